@@ -1,0 +1,1 @@
+"""Constant-step SGD as a Markov chain, read off a language model."""

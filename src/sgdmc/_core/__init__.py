@@ -1,0 +1,1 @@
+"""The bottom room: compiled kernels, their plain NumPy reference, numba kernels, validation."""

@@ -1,0 +1,1 @@
+"""Finite chains: grids, kernels, transitions, spectra, distances between laws."""

@@ -1,0 +1,1 @@
+"""Laws of the next state, read off a causal language model's logits."""

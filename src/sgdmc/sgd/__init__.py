@@ -1,0 +1,1 @@
+"""The process: problems, runs, simulation, exact kernels."""

@@ -1,0 +1,1 @@
+"""Rows that were never visited: barycenters on a line and completion."""
