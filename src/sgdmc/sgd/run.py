@@ -1,0 +1,340 @@
+"""Runs: what SGD left behind, simulated here or read from a user's training log."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["DivergedError", "Run", "RunFileError", "load_run"]
+
+_RUN_COLUMNS = ("run", "chain", "seed")
+_STEP_COLUMNS = ("step", "iteration", "iter", "t")
+
+
+class DivergedError(ValueError):
+    """SGD left every bound: the step size is too large for the problem."""
+
+
+class RunFileError(ValueError):
+    """A file of iterates that cannot be read as one; the message says where and why."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Iterates of one or several SGD runs on one problem.
+
+    Attributes
+    ----------
+    iterates : ndarray, shape (n_chains, n_steps + 1, dim), float64
+        Row ``t`` is the parameter after ``t`` recorded steps. Where runs differ in length, the
+        shorter ones are padded with NaN beyond ``lengths``.
+    names : tuple of str, length dim
+        One name a coordinate.
+    lengths : ndarray, shape (n_chains,), int64
+        Number of iterates of each run (at least 2).
+    step_size, batch_size : float, int or None
+        How the run was made, where that is known.
+    thin : int
+        SGD steps between two recorded iterates.
+    source : str
+        Where the run came from, for reports.
+
+    Examples
+    --------
+    >>> run = Run.from_array([[0.0, 1.0], [0.5, 0.5], [0.75, 0.25]])
+    >>> run.iterates.shape, run.names
+    ((1, 3, 2), ('theta0', 'theta1'))
+    """
+
+    iterates: NDArray[np.float64]
+    names: tuple[str, ...]
+    lengths: NDArray[np.int64]
+    step_size: float | None = None
+    batch_size: int | None = None
+    thin: int = 1
+    source: str = "array"
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_array(
+        cls,
+        iterates: ArrayLike,
+        *,
+        names: tuple[str, ...] | None = None,
+        step_size: float | None = None,
+        batch_size: int | None = None,
+        thin: int = 1,
+        source: str = "array",
+    ) -> Run:
+        """Check an array of iterates and wrap it.
+
+        Parameters
+        ----------
+        iterates : array_like, shape (T,), (T, dim) or (n_chains, T, dim)
+            Finite numbers; ``T >= 2``.
+        names : tuple of str, optional
+            Names of the coordinates; ``theta0, theta1, ...`` by default.
+        step_size, batch_size, thin, source
+            Stored as they are.
+
+        Raises
+        ------
+        TypeError
+            If the values are not numbers.
+        ValueError
+            If the shape is none of the above, ``T < 2``, or a value is NaN or infinite.
+        """
+        values = np.asarray(iterates)
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"iterates must be real numbers; got dtype {values.dtype}.")
+        if values.ndim not in (1, 2, 3):
+            raise ValueError(
+                "iterates must have shape (T,), (T, dim) or (n_chains, T, dim); "
+                f"got {values.shape}."
+            )
+        if values.ndim == 1:
+            values = values[None, :, None]
+        elif values.ndim == 2:
+            values = values[None]
+        n_chains, length, dim = values.shape
+        return cls.from_paths(
+            [values[c] for c in range(n_chains)],
+            names=names if names is not None else tuple(f"theta{i}" for i in range(dim)),
+            step_size=step_size,
+            batch_size=batch_size,
+            thin=thin,
+            source=source,
+        )
+
+    @classmethod
+    def from_paths(
+        cls,
+        paths: list[NDArray[Any]],
+        *,
+        names: tuple[str, ...],
+        step_size: float | None = None,
+        batch_size: int | None = None,
+        thin: int = 1,
+        source: str = "array",
+    ) -> Run:
+        """Wrap a list of ``(T_c, dim)`` arrays, which may differ in length.
+
+        Raises
+        ------
+        ValueError
+            If there is no run, a run has fewer than two iterates, or a value is not finite.
+        """
+        if not paths or paths[0].shape[-1] == 0:
+            raise ValueError("iterates must hold at least one run of one coordinate; got none.")
+        dim = paths[0].shape[-1]
+        if len(names) != dim:
+            raise ValueError(f"names must have one entry a coordinate ({dim}); got {len(names)}.")
+        lengths = np.array([len(p) for p in paths], dtype=np.int64)
+        for c, path in enumerate(paths):
+            if len(path) < 2:
+                raise ValueError(
+                    f"iterates must have at least 2 rows a run; got {len(path)} in run {c}. "
+                    "A chain needs a step to be seen."
+                )
+            bad = np.argwhere(~np.isfinite(np.asarray(path, dtype=np.float64)))
+            if len(bad):
+                t, i = (int(v) for v in bad[0])
+                raise ValueError(
+                    f"iterates must be finite; got {path[t, i]} at run {c}, row {t}, "
+                    f"column '{names[i]}' ({len(bad)} such values in this run). "
+                    "Drop the rows from there on, or use a smaller step size."
+                )
+        iterates = np.full((len(paths), int(lengths.max()), dim), np.nan)
+        for c, path in enumerate(paths):
+            iterates[c, : len(path)] = path
+        return cls(iterates, tuple(names), lengths, step_size, batch_size, thin, source)
+
+    @property
+    def n_chains(self) -> int:
+        """Number of runs."""
+        return int(self.iterates.shape[0])
+
+    @property
+    def n_steps(self) -> int:
+        """Recorded steps of the longest run."""
+        return int(self.iterates.shape[1]) - 1
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates."""
+        return int(self.iterates.shape[2])
+
+    @property
+    def paths(self) -> list[NDArray[np.float64]]:
+        """The runs without padding: a list of views of shape (T_c, dim)."""
+        return [self.iterates[c, : int(n)] for c, n in enumerate(self.lengths)]
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """All iterates of all runs, shape (sum of lengths, dim)."""
+        return np.concatenate(self.paths)
+
+    @property
+    def range(self) -> NDArray[np.float64]:
+        """Largest minus smallest observed value of each coordinate, shape (dim,)."""
+        return np.asarray(np.ptp(self.values, axis=0))
+
+    def tail(self, share: float = 0.2) -> list[NDArray[np.float64]]:
+        """Return the last ``share`` of each run (at least one iterate), a list of (m_c, dim)."""
+        return [p[len(p) - max(1, round(share * len(p))) :] for p in self.paths]
+
+    def head(self, n_steps: int) -> Run:
+        """Return the same runs cut off after ``n_steps`` recorded steps."""
+        return Run.from_paths(
+            [p[: n_steps + 1] for p in self.paths],
+            names=self.names,
+            step_size=self.step_size,
+            batch_size=self.batch_size,
+            thin=self.thin,
+            source=self.source,
+        )
+
+
+def load_run(path: str | Path) -> Run:
+    """Read iterates from a file: the user's own training log.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.csv`` (with or without a header; names are kept), ``.npy``, ``.npz`` (the array named
+        ``iterates``, or the only one) or ``.parquet``. Tables have one row an iterate and one
+        column a coordinate; a column named ``run``, ``chain`` or ``seed`` tells several runs
+        apart, one named ``step``, ``iteration``, ``iter`` or ``t`` orders the rows of a run and
+        is no coordinate. Arrays have shape (T,), (T, dim) or (n_chains, T, dim).
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    RunFileError
+        If the type is unknown, a column is not numeric, a value is NaN or infinite, or a run has
+        fewer than two rows; the message names file, row and column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path must name a file of iterates; got '{path}', not found.")
+    readers = {
+        ".csv": _read_csv,
+        ".npy": _read_npy,
+        ".npz": _read_npy,
+        ".parquet": _read_parquet,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise RunFileError(
+            f"path must end in {', '.join(readers)}; got '{path.name}'. Convert it to one of these."
+        )
+    try:
+        return reader(path)
+    except RunFileError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise RunFileError(f"{path.name}: {error}") from error
+
+
+def _read_npy(path: Path) -> Run:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return Run.from_array(loaded, source=path.name)
+    with loaded as archive:
+        keys = list(archive.files)
+        key = "iterates" if "iterates" in keys else keys[0] if len(keys) == 1 else None
+        if key is None:
+            raise RunFileError(
+                f"{path.name} must hold an array named 'iterates' or just one array; got {keys}."
+            )
+        names = tuple(str(n) for n in archive["names"]) if "names" in keys else None
+        return Run.from_array(archive[key], names=names, source=path.name)
+
+
+def _read_csv(path: Path) -> Run:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
+    if not rows:
+        raise RunFileError(f"{path.name} must hold at least two rows of numbers; got an empty file.")
+    has_header = not all(_is_number(cell) for cell in rows[0])
+    header = rows[0] if has_header else [f"theta{i}" for i in range(len(rows[0]))]
+    body = rows[1:] if has_header else rows
+    names = [name.strip() for name in header]
+    columns: dict[str, NDArray[Any]] = {}
+    first_line = 2 if has_header else 1
+    for r, row in enumerate(body):
+        if len(row) != len(names):
+            raise RunFileError(
+                f"{path.name} must have {len(names)} cells in each row; got {len(row)} "
+                f"at line {r + first_line}."
+            )
+    for i, name in enumerate(names):
+        cells = [row[i].strip() for row in body]
+        if name.lower() in _RUN_COLUMNS:
+            columns[name] = np.array(cells)
+            continue
+        for r, cell in enumerate(cells):
+            if not _is_number(cell):
+                raise RunFileError(
+                    f"{path.name}: column '{name}' must be numeric; got '{cell}' at line "
+                    f"{r + first_line}. Remove the column or the row."
+                )
+        columns[name] = np.array([float(cell) for cell in cells])
+    return _from_columns(columns, path)
+
+
+def _read_parquet(path: Path) -> Run:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise RunFileError(f"{path.name} must be a Parquet file; {error}") from error
+    columns: dict[str, NDArray[Any]] = {}
+    for name in table.column_names:
+        kind = table.schema.field(name).type
+        is_run = name.lower() in _RUN_COLUMNS
+        if not is_run and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise RunFileError(
+                f"{path.name}: column '{name}' must be numeric; got type {kind}. Remove the column."
+            )
+        values = table.column(name).to_numpy()
+        columns[name] = values if is_run else values.astype(np.float64)
+    return _from_columns(columns, path)
+
+
+def _from_columns(columns: dict[str, NDArray[Any]], path: Path) -> Run:
+    special = {name for name in columns if name.lower() in (*_RUN_COLUMNS, *_STEP_COLUMNS)}
+    names = tuple(name for name in columns if name not in special)
+    if not names:
+        raise RunFileError(f"{path.name} must have a column of iterates; got only {sorted(special)}.")
+    values = np.stack([columns[name] for name in names], axis=1)
+    run_of = next((columns[n] for n in columns if n.lower() in _RUN_COLUMNS), None)
+    step_of = next((columns[n] for n in columns if n.lower() in _STEP_COLUMNS), None)
+    labels = np.zeros(len(values), dtype=int) if run_of is None else run_of
+    paths = []
+    for label in dict.fromkeys(labels.tolist()):
+        rows = np.flatnonzero(labels == label)
+        if step_of is not None:
+            rows = rows[np.argsort(step_of[rows], kind="stable")]
+        paths.append(values[rows])
+    return Run.from_paths(paths, names=names, source=path.name)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
