@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """`numba.njit` with the GIL released and no fast-math, so that results match the other backends.
+    """`numba.njit` with the GIL released and no fast-math: results match the other backends.
 
     NumPy's division is used (no exception at zero), and the machine code is cached on disk.
     """

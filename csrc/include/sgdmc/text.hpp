@@ -1,0 +1,61 @@
+// Digit text: states as zero-padded numbers, ":" between the coordinates of one step, "," after it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+
+#include "parallel.hpp"
+
+namespace sgdmc {
+
+template <int Digits>
+void write_digits(const std::int16_t* states, std::size_t n, std::size_t dim, char* text) {
+  constexpr int count = Digits == 1 ? 10 : Digits == 2 ? 100 : 1000;
+  std::array<std::array<char, 4>, count> table{};
+  for (int s = 0; s < count; ++s) {
+    int rest = s;
+    for (int d = Digits - 1; d >= 0; --d, rest /= 10) table[s][d] = static_cast<char>('0' + rest % 10);
+    table[s][Digits] = ',';
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    const unsigned s = static_cast<std::uint16_t>(states[i]);
+    std::memcpy(text + i * (Digits + 1), table[s < count ? s : 0].data(), Digits + 1);
+  }
+  if (dim > 1)
+    for (std::size_t i = 0; i < n; ++i)
+      if ((i + 1) % dim != 0) text[i * (Digits + 1) + Digits] = ':';
+}
+
+// Reads n numbers back; returns the index of the first character that does not fit, or -1.
+template <int Digits>
+std::int64_t parse_digits(const char* text, std::size_t n, std::size_t dim, std::int16_t* states) {
+  constexpr int stride = Digits + 1;
+  bool wrong = false;
+  const auto read = [&](std::size_t i, char separator) {
+    const char* c = text + i * stride;
+    int value = 0;
+    bool bad = false;
+    for (int d = 0; d < Digits; ++d) {
+      const unsigned digit = static_cast<unsigned char>(c[d]) - unsigned{'0'};
+      bad |= digit > 9;
+      value = value * 10 + static_cast<int>(digit);
+    }
+    states[i] = static_cast<std::int16_t>(value);
+    return bad | (c[Digits] != separator);
+  };
+  for (std::size_t i = 0, j = 0; i < n; ++i) {
+    j = j + 1 == dim ? 0 : j + 1;
+    wrong |= read(i, j == 0 ? ',' : ':');
+  }
+  if (!wrong) return -1;
+  for (std::size_t i = 0; i < n; ++i)
+    for (int d = 0; d < stride; ++d) {
+      const char c = text[i * stride + d];
+      const bool fits = d < Digits ? c >= '0' && c <= '9' : c == ((i + 1) % dim == 0 ? ',' : ':');
+      if (!fits) return static_cast<std::int64_t>(i * stride + d);
+    }
+  return -1;
+}
+
+}  // namespace sgdmc
