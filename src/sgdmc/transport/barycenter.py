@@ -3,7 +3,8 @@
 Words: a *histogram* is a non-negative vector of length ``n`` that sums to one; its entry ``u`` is
 the mass of bin ``u`` of a line cut into ``n`` equal bins. The ground cost is
 ``C_uv = ((u − v)/n)²``, so that the line has length one whatever the number of bins, and ``reg`` is
-in units of that cost: the Gibbs kernel ``exp(−C/reg)`` is a Gaussian with a standard deviation of ``n sqrt(reg/2)`` bins.
+in units of that cost: the Gibbs kernel ``exp(−C/reg)`` is a Gaussian with a standard deviation of
+``n sqrt(reg/2)`` bins.
 """
 
 from __future__ import annotations
@@ -109,8 +110,8 @@ def debiased_barycenter(
     Notes
     -----
     *Method.* The iteration of [1]_ on logarithms, after two changes that leave its fixed point as
-    it is. Rows are first laid on top of one another by whole bins, which changes each potential by a
-    straight line: the potentials that remain are nearly flat, so that plain products with ``K``
+    it is. Rows are first laid on top of one another by whole bins, which adds to each potential a
+    straight line: those that remain are nearly flat, so that plain products with ``K``
     neither underflow nor lose digits; where they still would (rows with several distant bumps and
     a small ``reg``) the problem is solved in the log domain. And the first guess is the exact
     ``W_2`` barycenter, which is the answer whenever the rows are translates of each other.
