@@ -96,9 +96,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
         return np.asarray(np.maximum(0.0, -np.log(np.sqrt(a * b).sum(axis=-1))))
 
 
-def wasserstein1(
-    p: ArrayLike, q: ArrayLike, *, width: float | None = None
-) -> NDArray[np.float64]:
+def wasserstein1(p: ArrayLike, q: ArrayLike, *, width: float | None = None) -> NDArray[np.float64]:
     """Wasserstein-1 distance of laws on equally spaced states, ``h Σ_s |F_s − G_s|``.
 
     Parameters
@@ -139,8 +137,8 @@ def _laws(p: ArrayLike, q: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.f
         off = np.abs(law.sum(axis=-1) - 1.0) > 1e-6
         if off.any():
             raise ValueError(
-                f"{name} must sum to one; got {np.atleast_1d(law.sum(axis=-1))[np.atleast_1d(off)][0]}"
-                f" at {_where(off)}. Normalise it first."
+                f"{name} must sum to one; got {float(law.sum(axis=-1)[off].flat[0])} "
+                f"at {_where(off)}. Normalise it first."
             )
     if a.shape[-1] != b.shape[-1]:
         raise ValueError(f"q must have as many states as p; got {b.shape[-1]} and {a.shape[-1]}.")

@@ -265,7 +265,9 @@ def _read_csv(path: Path) -> Run:
     with path.open(newline="", encoding="utf-8-sig") as stream:
         rows = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
     if not rows:
-        raise RunFileError(f"{path.name} must hold at least two rows of numbers; got an empty file.")
+        raise RunFileError(
+            f"{path.name} must hold at least two rows of numbers; got an empty file."
+        )
     has_header = not all(_is_number(cell) for cell in rows[0])
     header = rows[0] if has_header else [f"theta{i}" for i in range(len(rows[0]))]
     body = rows[1:] if has_header else rows
@@ -318,7 +320,9 @@ def _from_columns(columns: dict[str, NDArray[Any]], path: Path) -> Run:
     special = {name for name in columns if name.lower() in (*_RUN_COLUMNS, *_STEP_COLUMNS)}
     names = tuple(name for name in columns if name not in special)
     if not names:
-        raise RunFileError(f"{path.name} must have a column of iterates; got only {sorted(special)}.")
+        raise RunFileError(
+            f"{path.name} must have a column of iterates; got only {sorted(special)}."
+        )
     values = np.stack([columns[name] for name in names], axis=1)
     run_of = next((columns[n] for n in columns if n.lower() in _RUN_COLUMNS), None)
     step_of = next((columns[n] for n in columns if n.lower() in _STEP_COLUMNS), None)

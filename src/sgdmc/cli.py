@@ -1,0 +1,336 @@
+"""The command line: ``sgdmc demo | forecast | kernel | pretrain | info``.
+
+Exit code 0 for success, 2 with one line for anything the user can mend (``--debug`` shows the
+traceback), 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from sgdmc.chain.kernel import Kernel
+    from sgdmc.forecasting.stepped import SteppedKernel
+    from sgdmc.sgd.run import Run
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            command(options)
+    except KeyboardInterrupt:
+        print("sgdmc: interrupted.", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if options.debug:
+            raise
+        message = " ".join(str(error).split())
+        print(f"sgdmc: error: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"sgdmc: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    import sgdmc
+
+    parser = argparse.ArgumentParser(
+        prog="sgdmc",
+        description="SGD as a Markov chain: read its kernel off a language model, "
+        "forecast where it ends from starts that were never run.",
+    )
+    parser.add_argument("--version", action="version", version=f"sgdmc {sgdmc.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = _command(commands, "demo", _demo, "three problems, from one observed run to forecasts")
+    demo.add_argument("--out", type=Path, default=Path("sgdmc-demo"), help="folder for the results")
+    demo.add_argument("--model", default="shipped", help="'shipped', a folder, or a Hub id")
+    demo.add_argument("--seed", type=int, default=0, help="covers every draw")
+
+    forecast = _command(commands, "forecast", _forecast, "forecast from a file of iterates")
+    _add_estimation(forecast)
+    forecast.add_argument(
+        "--start",
+        action="append",
+        default=[],
+        metavar="A,B,...",
+        help="an unseen start, one number a coordinate; may be repeated (write --start=-1,2)",
+    )
+    forecast.add_argument("--starts", type=Path, help="a file of starts, one a row (as FILE)")
+    forecast.add_argument("--steps", type=int, help="horizon; the run's length by default")
+    forecast.add_argument("--chains", type=int, default=1000, help="draws a start")
+    forecast.add_argument("--seed", type=int, default=0, help="covers every draw")
+
+    kernel = _command(commands, "kernel", _kernel, "estimate a kernel and write it down")
+    _add_estimation(kernel)
+
+    pretrain = _command(commands, "pretrain", _pretrain, "train the shipped model anew")
+    pretrain.add_argument("--out", type=Path, required=True, help="folder for model and checkpoint")
+    pretrain.add_argument("--minutes", type=float, default=20.0, help="training time")
+    pretrain.add_argument("--device", help="cpu or cuda; cuda if there is one by default")
+    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
+
+    _command(commands, "info", _info, "versions, devices, the compiled core, the shipped model")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=function)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_estimation(parser: argparse.ArgumentParser) -> None:
+    from sgdmc.forecasting.estimate import COMPLETIONS, METHODS
+
+    parser.add_argument("file", type=Path, metavar="FILE", help=".csv, .npy, .npz or .parquet")
+    parser.add_argument("--method", default="llm", choices=METHODS)
+    parser.add_argument("--model", default="shipped", help="'shipped', a folder, or a Hub id")
+    parser.add_argument("--digits", type=int, choices=(1, 2, 3), help="10^digits bins a coordinate")
+    parser.add_argument("--lag", type=int, help="steps of one kernel step; chosen by default")
+    parser.add_argument("--coupling", default="auto", choices=("auto", "blocks", "rotated"))
+    parser.add_argument(
+        "--completion", default="barycenter", choices=[c or "none" for c in COMPLETIONS]
+    )
+    parser.add_argument("--max-context", type=int, help="tokens of context at most")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; cuda if there is one by default")
+    parser.add_argument("--dtype", help="float32, bfloat16 or float16")
+    parser.add_argument("--out", type=Path, default=Path("sgdmc-forecast"), help="output folder")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from sgdmc.show.demo import DEMO_CASES, run_demo
+    from sgdmc.show.terminal import Progress, print_table
+
+    with Progress(len(DEMO_CASES), "problems") as progress:
+
+        def show(result: Any) -> None:
+            print_table(result.table.rows(), title=result.case.title)
+            for note in result.kernel.notes:
+                print(f"  {note}")
+            print(f"  {result.seconds:.1f} s\n")
+            progress.advance()
+
+        run_demo(options.out, model=options.model, seed=options.seed, on_case=show)
+    print(f"Figures and report.html are in {options.out}{_sep()}")
+
+
+def _forecast(options: argparse.Namespace) -> None:
+    from sgdmc.forecasting.forecast import forecast
+    from sgdmc.sgd.run import load_run
+    from sgdmc.show.plots import plot_forecast, plot_kernel, plot_run, save_figure
+    from sgdmc.show.report import Report
+    from sgdmc.show.terminal import print_table
+
+    run = load_run(options.file)
+    starts = _starts(options, run)
+    steps = options.steps if options.steps is not None else run.n_steps
+    if steps < 1:
+        raise ValueError(f"--steps must be at least 1; got {steps}.")
+    kernel = _estimate(options, run, starts, steps)
+    result = forecast(kernel, starts, n_steps=steps, n_chains=options.chains, rng=options.seed)
+    rows = _forecast_rows(result)
+    print(f"{run.source}: {run.n_chains} run(s), {run.n_steps} steps, {', '.join(run.names)}")
+    for note in kernel.notes:
+        print(f"  {note}")
+    print_table(rows, title=f"{steps} steps ahead")
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    with (options.out / "forecast.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    np.savez_compressed(
+        options.out / "samples.npz",
+        samples=result.samples,
+        starts=starts,
+        names=np.array(run.names),
+        n_steps=steps,
+    )
+    report = Report(f"Forecast from {run.source}")
+    report.text(
+        f"{run.n_chains} observed run(s) of {run.n_steps} steps; {len(starts)} start(s) that were "
+        f"never run; where SGD is {steps} steps later. Intervals hold 90% of the forecast."
+    )
+    report.table(rows)
+    report.notes(kernel.notes)
+    pictures = {"run": (plot_run(run), "The observed run.")}
+    if hasattr(kernel, "blocks"):
+        kernel.save(options.out / "kernel.npz")
+        pictures["kernel"] = (plot_kernel(kernel), "The kernel; marks: rows never visited.")
+    pictures["forecast"] = (plot_forecast(result), "Forecast: medians and 90% intervals.")
+    for name, (figure, caption) in pictures.items():
+        save_figure(figure, options.out, name)
+        report.figure(figure, caption=caption)
+    report.write(options.out / "report.html")
+    print(f"forecast.csv, samples.npz, figures and report.html are in {options.out}{_sep()}")
+
+
+def _kernel(options: argparse.Namespace) -> None:
+    from sgdmc.chain.kernel import Kernel
+    from sgdmc.sgd.run import load_run
+    from sgdmc.show.plots import plot_kernel, save_figure
+
+    run = load_run(options.file)
+    kernel = _estimate(options, run, None, None)
+    if not isinstance(kernel, Kernel):
+        raise ValueError(
+            f"--method must estimate rows to be written down; {options.method} steps parameters "
+            "and has none. Use llm, counts, dirichlet, ar1 or ar1-kde."
+        )
+    options.out.mkdir(parents=True, exist_ok=True)
+    kernel.save(options.out / "kernel.npz")
+    save_figure(plot_kernel(kernel), options.out, "kernel")
+    for i, name in enumerate(kernel.names):
+        seen = int(kernel.observed[i].sum())
+        print(
+            f"{name}: {seen} of {kernel.n_states} states visited, off-state mass at most "
+            f"{np.nanmax(kernel.off_state_mass[i]):.2e}"
+        )
+    for note in kernel.notes:
+        print(f"  {note}")
+    print(f"kernel.npz and its heat map are in {options.out}{_sep()}")
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from sgdmc.pretrain.train import pretrain
+
+    pretrain(
+        options.out,
+        minutes=options.minutes,
+        device=options.device,
+        seed=options.seed,
+        resume=options.resume,
+    )
+
+
+def _info(options: argparse.Namespace) -> None:
+    from importlib.metadata import version
+
+    import sgdmc
+    from sgdmc._core import native
+
+    print(f"sgdmc {sgdmc.__version__}, compiled core: {native.simd_level()}")
+    for package in ("numpy", "scipy", "numba", "torch", "transformers", "POT", "matplotlib"):
+        print(f"  {package} {version(package)}")
+    import torch
+
+    print(
+        f"  devices: cpu{', cuda: ' + torch.cuda.get_device_name() if torch.cuda.is_available() else ''}"
+    )
+    from sgdmc.llm.model import load_model
+
+    print(f"  shipped model: {load_model('shipped').describe()}")
+
+
+def _estimate(
+    options: argparse.Namespace, run: Run, starts: NDArray[np.float64] | None, horizon: int | None
+) -> Kernel | SteppedKernel:
+    from sgdmc.forecasting.estimate import estimate_kernel
+
+    return estimate_kernel(
+        run,
+        method=options.method,
+        model=options.model,
+        digits=options.digits or "auto",
+        lag=options.lag if options.lag is not None else "auto",
+        coupling=options.coupling,
+        completion=None if options.completion == "none" else options.completion,
+        cover=starts,
+        horizon=horizon,
+        max_context=options.max_context,
+        device=options.device,
+        dtype=options.dtype,
+        progress=sys.stderr.isatty(),
+    )
+
+
+def _starts(options: argparse.Namespace, run: Run) -> NDArray[np.float64]:
+    rows = []
+    for text in options.start:
+        cells = [c for c in text.replace(";", ",").split(",") if c.strip()]
+        try:
+            row = [float(c) for c in cells]
+        except ValueError:
+            raise ValueError(
+                f"--start must be numbers separated by commas; got '{text}'."
+            ) from None
+        if len(row) != run.dim:
+            raise ValueError(
+                f"--start must have {run.dim} numbers ({', '.join(run.names)}); got '{text}'."
+            )
+        rows.append(row)
+    if options.starts is not None:
+        rows.extend(_read_starts(options.starts, run).tolist())
+    if not rows:
+        raise ValueError(
+            f"--start must be given at least once: {run.dim} number(s) for "
+            f"{', '.join(run.names)}, or --starts FILE."
+        )
+    return np.array(rows, dtype=np.float64)
+
+
+def _read_starts(path: Path, run: Run) -> NDArray[np.float64]:
+    if path.suffix.lower() == ".npy":
+        values = np.atleast_2d(np.load(path, allow_pickle=False))
+    else:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            lines = [line for line in csv.reader(stream) if line]
+        if lines and lines[0] and lines[0][0].strip() == run.names[0]:
+            lines = lines[1:]
+        values = np.array(lines, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != run.dim:
+        raise ValueError(f"--starts must have {run.dim} columns; got shape {values.shape}.")
+    return np.asarray(values, dtype=np.float64)
+
+
+def _forecast_rows(result: Any) -> list[dict[str, str | float | None]]:
+    low_high = result.interval(0.9)
+    minima = result.minima
+    rows: list[dict[str, str | float | None]] = []
+    for a, start in enumerate(result.starts):
+        for i, name in enumerate(result.names):
+            rows.append(
+                {
+                    "start": ", ".join(f"{v:.6g}" for v in start),
+                    "coordinate": name,
+                    "median": float(np.median(result.samples[a, :, i])),
+                    "low 5%": float(low_high[a, 0, i]),
+                    "high 95%": float(low_high[a, 1, i]),
+                    "most likely": float(minima[a, i]),
+                }
+            )
+    return rows
+
+
+def _sep() -> str:
+    import os
+
+    return os.sep
+
+
+if __name__ == "__main__":
+    sys.exit(main())

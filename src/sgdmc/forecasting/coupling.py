@@ -1,0 +1,163 @@
+"""Coordinates in which one chain a coordinate is right: rotate until they decouple.
+
+For a quadratic, ``E[theta_{t+lag} | theta_t] = A theta_t + c`` with ``A = (I − γH)^lag``; in the
+eigen-coordinates of ``A`` the means decouple exactly. Which coordinates to use is decided by the
+likelihood of held-out steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+from sgdmc.chain.kernel import Coordinates
+
+__all__ = ["choose_coordinates", "lagged_pairs", "var1_fit"]
+
+Array = NDArray[np.float64]
+
+_MAX_CONDITION = 50.0
+_N_FOLDS = 5
+
+
+def lagged_pairs(paths: Sequence[Array], lag: int) -> tuple[Array, Array]:
+    """Stack all pairs ``(theta_t, theta_{t+lag})`` of all runs (sliding windows).
+
+    Raises
+    ------
+    ValueError
+        If no run is longer than ``lag``.
+    """
+    long = [p for p in paths if len(p) > lag]
+    if not long:
+        raise ValueError(
+            f"lag must be shorter than the longest run; got {lag} for runs of at most "
+            f"{max(len(p) for p in paths)} iterates. Use a smaller lag."
+        )
+    return np.concatenate([p[:-lag] for p in long]), np.concatenate([p[lag:] for p in long])
+
+
+def var1_fit(before: Array, after: Array, *, ridge: float = 1e-9) -> tuple[Array, Array, Array]:
+    """Least-squares fit of ``after ≈ A before + c``.
+
+    Parameters
+    ----------
+    before, after : ndarray, shape (m, dim)
+    ridge : float
+        Relative to the mean square of the centred regressors; keeps constant coordinates harmless.
+
+    Returns
+    -------
+    A : ndarray, shape (dim, dim)
+    c : ndarray, shape (dim,)
+    residuals : ndarray, shape (m, dim)
+    """
+    mean_x, mean_y = before.mean(axis=0), after.mean(axis=0)
+    x, y = before - mean_x, after - mean_y
+    scale = np.sqrt((x**2).mean(axis=0))
+    unit = np.where(scale > 0, scale, 1.0)
+    gram = (x / unit).T @ (x / unit) / len(x)
+    cross = (x / unit).T @ y / len(x)
+    slopes = np.linalg.solve(gram + ridge * np.eye(len(unit)), cross) / unit[:, None]
+    matrix = np.ascontiguousarray(slopes.T)
+    shift = mean_y - matrix @ mean_x
+    return matrix, shift, after - before @ matrix.T - shift
+
+
+def choose_coordinates(
+    paths: Sequence[Array], lag: int, *, coupling: str, basis: ArrayLike | None = None
+) -> tuple[Coordinates, str, str]:
+    """Choose the coordinates of a kernel of one-coordinate chains.
+
+    Parameters
+    ----------
+    paths : sequence of ndarray, each (T_c, dim)
+    lag : int
+    coupling : {"auto", "blocks", "rotated"}
+        ``"blocks"`` keeps the coordinates; ``"rotated"`` takes the eigenvectors of a VAR(1) fit
+        (its real Schur vectors where eigenvalues are complex or eigenvectors nearly parallel);
+        ``"auto"`` takes the one with the higher held-out likelihood of observed steps.
+    basis : array_like, shape (dim, dim), or "pca", optional
+        Columns used instead of the VAR(1) eigenvectors.
+
+    Returns
+    -------
+    coordinates : Coordinates
+    chosen : {"blocks", "rotated"}
+    reason : str
+    """
+    dim = paths[0].shape[1]
+    values = np.concatenate(list(paths))
+    identity = Coordinates.identity(dim)
+    if dim == 1 or (coupling == "blocks" and basis is None):
+        return identity, "blocks", "coordinates as they are"
+    before, after = lagged_pairs(paths, lag)
+    given = _basis_of(before, after, values, basis)
+    rotated = Coordinates(given, values.mean(axis=0))
+    if coupling == "rotated" or basis is not None:
+        return rotated, "rotated", "coordinates rotated as asked"
+    raw_score, rotated_score = _held_out(before, after, values, lag)
+    pair = f"held-out log-likelihood a step {rotated_score:.3f} rotated, {raw_score:.3f} raw"
+    if rotated_score > raw_score + 0.01:
+        return rotated, "rotated", f"rotated to VAR(1) eigen-coordinates: {pair}"
+    return identity, "blocks", f"coordinates as they are: {pair}"
+
+
+def _basis_of(before: Array, after: Array, values: Array, basis: ArrayLike | None) -> Array:
+    dim = values.shape[1]
+    if isinstance(basis, str):
+        if basis != "pca":
+            raise ValueError(f"basis must be 'pca' or an array ({dim}, {dim}); got {basis!r}.")
+        return np.linalg.svd(values - values.mean(axis=0), full_matrices=False)[2].T
+    if basis is not None:
+        given = np.asarray(basis, dtype=np.float64)
+        if given.shape != (dim, dim):
+            raise ValueError(f"basis must have shape ({dim}, {dim}); got {given.shape}.")
+        return given
+    return _var1_basis(before, after)
+
+
+def _var1_basis(before: Array, after: Array) -> Array:
+    matrix = var1_fit(before, after)[0]
+    eigenvalues, vectors = np.linalg.eig(matrix)
+    if np.abs(eigenvalues.imag).max() < 1e-12:
+        real = np.ascontiguousarray(vectors.real)
+        if np.linalg.cond(real) < _MAX_CONDITION:
+            return real
+    return np.ascontiguousarray(scipy.linalg.schur(matrix, output="real")[1])
+
+
+def _held_out(before: Array, after: Array, values: Array, lag: int) -> tuple[float, float]:
+    """Mean Gaussian log-likelihood of held-out steps: raw coordinates, VAR(1) coordinates.
+
+    Folds are contiguous; pairs within one lag of a fold are dropped from its training set.
+    """
+    dim = values.shape[1]
+    moving = np.ptp(values, axis=0) > 0
+    before, after = before[:, moving], after[:, moving]
+    if moving.sum() < 2:
+        return 0.0, 0.0
+    edges = np.linspace(0, len(before), _N_FOLDS + 1).astype(int)
+    totals = np.zeros(2)
+    for first, last in zip(edges[:-1], edges[1:], strict=True):
+        keep = np.ones(len(before), dtype=bool)
+        keep[max(0, first - lag) : last + lag] = False
+        if keep.sum() < 4 * dim:
+            keep = np.ones(len(before), dtype=bool)
+            keep[first:last] = False
+        x, y = before[keep], after[keep]
+        for which, basis in enumerate((np.eye(x.shape[1]), _var1_basis(x, y))):
+            inverse = np.linalg.inv(basis).T
+            score = np.linalg.slogdet(inverse)[1]
+            u, v = x @ inverse, y @ inverse
+            s, w = before[first:last] @ inverse, after[first:last] @ inverse
+            for i in range(u.shape[1]):
+                slope, shift, residual = var1_fit(u[:, i : i + 1], v[:, i : i + 1])
+                variance = max(float((residual**2).mean()), 1e-12 * float(np.ptp(v[:, i])) ** 2)
+                error = w[:, i] - s[:, i] * slope[0, 0] - shift[0]
+                score = score - 0.5 * (error**2 / variance + np.log(2 * np.pi * variance))
+            totals[which] += float(np.sum(score))
+    return float(totals[0] / len(before)), float(totals[1] / len(before))

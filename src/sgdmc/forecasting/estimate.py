@@ -1,0 +1,227 @@
+"""From observed runs to a kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sgdmc.chain.grid import Grid
+from sgdmc.chain.kernel import Kernel
+from sgdmc.forecasting.coupling import choose_coordinates
+from sgdmc.forecasting.lag import choose_lag
+from sgdmc.forecasting.rows import ROW_ESTIMATORS, BlockRows, llm_block
+from sgdmc.forecasting.stepped import STEPPED, SteppedKernel, stepped_kernel
+from sgdmc.sgd.run import Run
+from sgdmc.transport.completion import complete
+
+if TYPE_CHECKING:
+    from sgdmc.llm.model import LanguageModel
+
+__all__ = ["COMPLETIONS", "METHODS", "estimate_kernel"]
+
+METHODS = ("llm", *ROW_ESTIMATORS, *STEPPED)
+COMPLETIONS = ("barycenter", "increments", "quantiles", "probe", "nearest", None)
+Coupling = Literal["auto", "blocks", "rotated"]
+
+
+def estimate_kernel(
+    run: Run,
+    *,
+    method: str = "llm",
+    model: str | LanguageModel = "shipped",
+    digits: int | Literal["auto"] = "auto",
+    lag: int | Literal["auto"] = "auto",
+    coupling: Coupling = "auto",
+    completion: str | None = "barycenter",
+    basis: ArrayLike | None = None,
+    cover: ArrayLike | None = None,
+    horizon: int | None = None,
+    reg: float = 1e-4,
+    mirror: bool = True,
+    max_context: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    progress: bool = False,
+) -> Kernel | SteppedKernel:
+    """Estimate SGD's kernel from observed runs.
+
+    Parameters
+    ----------
+    run : Run
+        One or several runs, from :func:`sgdmc.run_sgd` or :func:`sgdmc.load_run`.
+    method : str
+        ``"llm"`` reads rows off a causal language model; ``"counts"`` (maximum likelihood) and
+        ``"dirichlet"`` (posterior mean) count; ``"ar1"`` and ``"ar1-kde"`` fit a line a coordinate
+        with Gaussian or kernel-density residuals; ``"var1"``, ``"knn"`` and ``"local-linear"``
+        step all coordinates jointly.
+    model : str or LanguageModel
+        For ``"llm"``: ``"shipped"``, a folder, a Hub id, or a loaded model.
+    digits : int or "auto"
+        States a coordinate are ``10**digits``, 1 to 3. ``"auto"``: 3 for ``"llm"``, ``"ar1"`` and
+        ``"ar1-kde"``, 2 for the counting methods, whose rows would stay empty otherwise.
+    lag : int or "auto"
+        Recorded steps that one kernel step stands for; see :func:`sgdmc.forecasting.lag.choose_lag`.
+    coupling : {"auto", "blocks", "rotated"}
+        ``"blocks"``: one chain a coordinate as it is; ``"rotated"``: in the eigen-coordinates of a
+        VAR(1) fit; ``"auto"``: the better by held-out likelihood. Stepped methods are joint.
+    completion : str or None
+        How rows that no run visited are filled: ``"barycenter"`` (debiased Sinkhorn),
+        ``"increments"``, ``"quantiles"``, ``"nearest"``, ``"probe"`` (what the language model says
+        of that state), or None (the chain stays where it is there).
+    basis : array_like, shape (dim, dim), or "pca", optional
+        Directions (columns) used instead of the VAR(1) eigenvectors.
+    cover : array_like, shape (m, dim), optional
+        Points that the grid has to span beside the run: the starts of later forecasts.
+    horizon : int, optional
+        Steps that forecasts will look ahead, for ``lag="auto"``; the run's length by default.
+    reg : float
+        Entropic regularisation of the barycenter, in squared grid widths.
+    mirror : bool
+        For ``"llm"``: average with the mirrored series.
+    max_context : int, optional
+        For ``"llm"``: use at most so many tokens of context.
+    device, dtype : str, optional
+        For ``"llm"``: where and in which precision; ``cuda`` if there is one, else ``cpu``.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Kernel
+        For the methods that estimate rows.
+    SteppedKernel
+        For ``"var1"``, ``"knn"`` and ``"local-linear"``.
+
+    Raises
+    ------
+    ValueError
+        If an option is not one of the above, the lag is not shorter than the longest run, or the
+        run does not fit into the model's context.
+    """
+    _check(method, completion, coupling, digits, lag)
+    n_digits = digits if digits != "auto" else (2 if method in ("counts", "dirichlet") else 3)
+    paths = tuple(np.ascontiguousarray(p) for p in run.paths)
+    if lag == "auto":
+        n_lag, why_lag = choose_lag(run, digits=n_digits, horizon=horizon)
+    else:
+        n_lag, why_lag = int(lag), f"lag {lag} as asked"
+    if n_lag >= int(run.lengths.max()):
+        raise ValueError(
+            f"lag must be shorter than the longest run ({int(run.lengths.max())} iterates); "
+            f"got {n_lag}. Use a smaller lag."
+        )
+    if method in STEPPED:
+        return stepped_kernel(paths, method=method, lag=n_lag, names=run.names, notes=(why_lag,))
+    coordinates, chosen, why_coupling = choose_coordinates(
+        paths, n_lag, coupling=coupling, basis=basis
+    )
+    rotated = [coordinates.forward(p) for p in paths]
+    spanned = np.concatenate(rotated)
+    if cover is not None:
+        points = np.atleast_2d(np.asarray(cover, dtype=np.float64))
+        spanned = np.concatenate([spanned, coordinates.forward(points)])
+    grid = Grid.fit(spanned, digits=n_digits)
+    notes = [why_lag, why_coupling]
+    if method == "llm":
+        found, note = _read(
+            rotated, spanned, grid, n_lag, model, mirror, max_context, device, dtype, progress
+        )
+        notes.append(note)
+    else:
+        states = [grid.encode(z) for z in rotated]
+        found = [
+            ROW_ESTIMATORS[method]([s[:, i] for s in states], grid.n_states, n_lag)
+            for i in range(run.dim)
+        ]
+    return Kernel(
+        blocks=np.stack([_fill(block, method, completion, reg) for block in found]),
+        observed=np.stack([_visited(grid, rotated, i, n_lag) for i in range(run.dim)]),
+        off_state_mass=np.stack([block.off_state_mass for block in found]),
+        grid=grid,
+        lag=n_lag,
+        method=method,
+        completion=completion or "none",
+        coupling=chosen,
+        coordinates=coordinates,
+        names=run.names,
+        paths=paths,
+        notes=tuple(notes),
+    )
+
+
+def _check(
+    method: str,
+    completion: str | None,
+    coupling: str,
+    digits: int | str,
+    lag: int | str,
+) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}; got {method!r}.")
+    if completion not in COMPLETIONS:
+        raise ValueError(f"completion must be one of {COMPLETIONS}; got {completion!r}.")
+    if completion == "probe" and method != "llm":
+        raise ValueError(f"completion 'probe' asks a language model; method is {method!r}.")
+    if coupling not in ("auto", "blocks", "rotated"):
+        raise ValueError(f"coupling must be 'auto', 'blocks' or 'rotated'; got {coupling!r}.")
+    if digits not in ("auto", 1, 2, 3):
+        raise ValueError(f"digits must be 1, 2, 3 or 'auto'; got {digits!r}.")
+    if lag != "auto" and (not isinstance(lag, int | np.integer) or lag < 1):
+        raise ValueError(f"lag must be an integer of at least 1 or 'auto'; got {lag!r}.")
+
+
+def _read(
+    rotated: list[NDArray[np.float64]],
+    spanned: NDArray[np.float64],
+    grid: Grid,
+    lag: int,
+    model: str | LanguageModel,
+    mirror: bool,
+    max_context: int | None,
+    device: str | None,
+    dtype: str | None,
+    progress: bool,
+) -> tuple[list[BlockRows], str]:
+    """Rows of every coordinate off the model, at the coarsest digits that it can write."""
+    from sgdmc.llm.model import load_model
+
+    language_model = load_model(model, device=device, dtype=dtype)
+    read_digits = next(
+        (d for d in range(grid.digits, 4) if language_model.supports(d)), grid.digits
+    )
+    fine = Grid.fit(spanned, digits=read_digits)
+    states = [fine.encode(z) for z in rotated]
+    found = [
+        llm_block(
+            [s[:, i] for s in states],
+            n_states=grid.n_states,
+            lag=lag,
+            model=language_model,
+            read_digits=read_digits,
+            mirror=mirror,
+            max_context=max_context,
+            progress=progress,
+        )
+        for i in range(grid.dim)
+    ]
+    return found, f"rows read off {language_model.describe()}"
+
+
+def _fill(block: BlockRows, method: str, completion: str | None, reg: float) -> NDArray[np.float64]:
+    if block.known.all() or completion == "probe":
+        return block.rows
+    if completion is None:
+        rows = block.rows.copy()
+        rows[~block.known] = np.eye(len(rows))[~block.known]
+        return rows
+    options = {"reg": reg} if completion in ("barycenter", "increments") else {}
+    return np.asarray(complete(block.rows, block.known, method=completion, **options))
+
+
+def _visited(grid: Grid, rotated: list[NDArray[np.float64]], i: int, lag: int) -> NDArray[np.bool_]:
+    seen = np.zeros(grid.n_states, dtype=bool)
+    for z in rotated:
+        seen[grid.encode(z)[: max(0, len(z) - lag), i]] = True
+    return seen

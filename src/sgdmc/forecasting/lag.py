@@ -1,0 +1,65 @@
+"""The lag of a kernel: how many SGD steps one kernel step stands for.
+
+Snapping to bins at every step is an error of the first order (numerical diffusion, or pinning where
+the drift is under half a bin), and what a kernel does not know is drawn again at every kernel step.
+Both call for few, long kernel steps; transients and the number of observed transitions bound them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sgdmc.sgd.run import Run
+
+__all__ = ["choose_lag"]
+
+_MIN_BINS = 3.0
+_KERNEL_STEPS = 20
+_MIN_KERNEL_STEPS = 8
+
+
+def choose_lag(run: Run, *, digits: int, horizon: int | None = None) -> tuple[int, str]:
+    """Choose a lag for ``run`` on ``10**digits`` bins, and say why.
+
+    The smallest lag at which the root-mean-square displacement of the slowest coordinate reaches
+    three bins, raised so that the horizon is about 20 kernel steps away, and bounded so that it
+    stays at least 8 away.
+
+    Parameters
+    ----------
+    run : Run
+    digits : int
+        1 to 3.
+    horizon : int, optional
+        Steps that forecasts will look ahead; the length of the longest run by default.
+
+    Returns
+    -------
+    lag : int
+        At least 1.
+    reason : str
+        One line for the kernel's notes.
+
+    Examples
+    --------
+    >>> walk = Run.from_array(np.cumsum(np.ones(401)))
+    >>> choose_lag(walk, digits=2)[0]
+    20
+    """
+    steps = int(run.lengths.max()) - 1
+    ahead = steps if horizon is None else max(1, horizon)
+    longest = max(1, min(ahead, int(run.lengths.max()) - 1) // _MIN_KERNEL_STEPS)
+    wanted = max(1, round(ahead / _KERNEL_STEPS))
+    width = run.range / (0.7 * 10**digits)
+    moving = width > 0
+    lag = min(wanted, longest)
+    while lag < longest and moving.any():
+        gaps = np.concatenate([p[lag:] - p[:-lag] for p in run.paths if len(p) > lag])
+        rms = np.sqrt((gaps[:, moving] ** 2).mean(axis=0)) / width[moving]
+        if rms.min() >= _MIN_BINS:
+            break
+        lag = min(longest, max(lag + 1, int(lag * 1.25)))
+    return lag, (
+        f"lag {lag}: one kernel step stands for {lag} SGD steps, so that {ahead} steps are "
+        f"{ahead / lag:.3g} kernel steps away"
+    )

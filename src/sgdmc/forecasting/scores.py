@@ -1,0 +1,255 @@
+"""How good a forecast is, always beside the trivial ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sgdmc.forecasting.baselines import trivial_forecasts
+from sgdmc.forecasting.forecast import Forecast
+
+__all__ = ["Score", "ScoreTable", "score_forecast", "score_samples"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores of one forecast against real runs, means over starts and coordinates.
+
+    Attributes
+    ----------
+    name : str
+    w1 : float
+        Wasserstein-1 distance of the two laws divided by the observed range.
+    crps : float
+        Continuous ranked probability score divided by the observed range.
+    coverage50, coverage90 : float
+        Share of real outcomes inside the central 50% and 90% intervals.
+    basin_accuracy, brier : float or None
+        Share of outcomes in the most probable basin; Brier score of the basin probabilities.
+    w1_by_start : ndarray, shape (n_starts,)
+        For intervals over starts.
+    """
+
+    name: str
+    w1: float
+    crps: float
+    coverage50: float
+    coverage90: float
+    basin_accuracy: float | None
+    brier: float | None
+    w1_by_start: Array
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of several forecasts on the same starts."""
+
+    scores: tuple[Score, ...]
+
+    def __getitem__(self, name: str) -> Score:
+        """Return the score of the forecast called ``name``."""
+        for score in self.scores:
+            if score.name == name:
+                return score
+        raise KeyError(f"name must be one of {[s.name for s in self.scores]}; got {name!r}.")
+
+    def rows(self) -> list[dict[str, str | float | None]]:
+        """Return one dictionary a forecast, numbers as they are."""
+        return [
+            {
+                "forecast": s.name,
+                "W1/range": s.w1,
+                "CRPS/range": s.crps,
+                "cover 50%": s.coverage50,
+                "cover 90%": s.coverage90,
+                "basin accuracy": s.basin_accuracy,
+                "Brier": s.brier,
+            }
+            for s in self.scores
+        ]
+
+    def __str__(self) -> str:
+        """Format as a plain table."""
+        rows = self.rows()
+        keys = [k for k in rows[0] if any(row[k] is not None for row in rows)]
+        cells = [[_cell(row[k]) for k in keys] for row in rows]
+        widths = [max(len(k), *(len(c[j]) for c in cells)) for j, k in enumerate(keys)]
+        lines = ["  ".join(k.ljust(w) for k, w in zip(keys, widths, strict=True))]
+        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def score_samples(
+    name: str,
+    samples: ArrayLike,
+    truth: ArrayLike,
+    *,
+    scale: ArrayLike,
+    minima: ArrayLike | None = None,
+) -> Score:
+    """Compare draws from a forecast with real outcomes, start by start.
+
+    ``W1 = ∫ |F − G|``, ``CRPS = E|X − y| − ½ E|X − X'|``, both divided by ``scale``.
+
+    Parameters
+    ----------
+    name : str
+        Shown in tables.
+    samples : array_like, shape (n_starts, n_chains, dim)
+        Draws from the forecast.
+    truth : array_like, shape (n_starts, n_truth, dim)
+        Real outcomes from the same starts.
+    scale : array_like, shape (dim,)
+        Observed range of each coordinate; a coordinate of range 0 is left out.
+    minima : array_like, shape (k, dim), optional
+        Points that name the basins: an outcome belongs to the nearest one (in units of scale).
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a value is not finite, or every coordinate has range 0.
+    """
+    x, y = np.asarray(samples, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    width = np.asarray(scale, dtype=np.float64)
+    if x.ndim != 3 or y.ndim != 3 or x.shape[0] != y.shape[0] or x.shape[2] != y.shape[2]:
+        raise ValueError(
+            "truth must have shape (n_starts, n_truth, dim) with the forecast's starts and "
+            f"coordinates; got {y.shape} beside {x.shape}."
+        )
+    if not np.isfinite(y).all():
+        where = tuple(int(v) for v in np.argwhere(~np.isfinite(y))[0])
+        raise ValueError(f"truth must be finite; got {y[where]} at {where}.")
+    used = np.flatnonzero(width > 0)
+    if not len(used):
+        raise ValueError("scale must be positive somewhere; every coordinate is constant.")
+    w1 = np.zeros((len(x), len(used)))
+    crps = np.zeros_like(w1)
+    inside50, inside90 = np.zeros_like(w1), np.zeros_like(w1)
+    for a in range(len(x)):
+        for j, i in enumerate(used):
+            p, q = np.sort(x[a, :, i]), np.sort(y[a, :, i])
+            w1[a, j], crps[a, j] = _w1_and_crps(p, q)
+            inside50[a, j] = _covered(p, q, 0.5)
+            inside90[a, j] = _covered(p, q, 0.9)
+    w1 /= width[used]
+    crps /= width[used]
+    accuracy = brier = None
+    if minima is not None:
+        accuracy, brier = _basins(x, y, np.asarray(minima, dtype=np.float64), width)
+    return Score(
+        name,
+        float(w1.mean()),
+        float(crps.mean()),
+        float(inside50.mean()),
+        float(inside90.mean()),
+        accuracy,
+        brier,
+        w1.mean(axis=1),
+    )
+
+
+def score_forecast(
+    forecast: Forecast | Mapping[str, Forecast],
+    truth: ArrayLike,
+    *,
+    minima: ArrayLike | None = None,
+    paths: Sequence[Array] | None = None,
+    reference: ArrayLike | None = None,
+) -> ScoreTable:
+    """Score forecasts against real SGD runs, beside the trivial forecasts.
+
+    Parameters
+    ----------
+    forecast : Forecast, or mapping of names to Forecasts on the same starts and horizon
+    truth : array_like, shape (n_starts, n_truth, dim)
+        Where real runs from the same starts were at the horizon.
+    minima : array_like, shape (k, dim), optional
+        Points that name the basins.
+    paths : sequence of (T, dim) arrays, optional
+        The observed runs, if the (first) forecast's kernel does not carry them.
+    reference : array_like, shape (n_starts, n_other, dim), optional
+        SGD with other seeds: no forecast can do better.
+
+    Returns
+    -------
+    ScoreTable
+        The forecasts in their order, then SGD itself, then the trivial forecasts.
+
+    Raises
+    ------
+    ValueError
+        As :func:`score_samples`; or if there is no observed path, or horizons differ.
+    """
+    many = {forecast.kernel.method: forecast} if isinstance(forecast, Forecast) else dict(forecast)
+    if not many:
+        raise ValueError("forecast must name at least one forecast; got none.")
+    first = next(iter(many.values()))
+    if any(f.n_steps != first.n_steps for f in many.values()):
+        raise ValueError("forecast must have one horizon for all; got different n_steps.")
+    observed = tuple(paths) if paths is not None else tuple(first.kernel.paths)
+    if not observed:
+        raise ValueError("paths must hold at least one observed run; got none. Pass paths=.")
+    scale = np.ptp(np.concatenate(observed), axis=0)
+    trivial = trivial_forecasts(
+        observed,
+        first.starts,
+        n_steps=first.n_steps,
+        n_chains=first.samples.shape[1],
+        rng=np.random.default_rng(first.seed),
+    )
+    drawn: dict[str, ArrayLike] = {name: f.samples for name, f in many.items()}
+    if reference is not None:
+        drawn["SGD itself, other seeds"] = reference
+    drawn.update(trivial)
+    return ScoreTable(
+        tuple(
+            score_samples(name, samples, truth, scale=scale, minima=minima)
+            for name, samples in drawn.items()
+        )
+    )
+
+
+def _w1_and_crps(p: Array, q: Array) -> tuple[float, float]:
+    """W1 of two sorted samples, and the mean CRPS of ``p`` over the outcomes ``q``."""
+    points = np.concatenate([p, q])
+    points.sort(kind="stable")
+    gaps = np.diff(points)
+    f = np.searchsorted(p, points[:-1], side="right") / len(p)
+    g = np.searchsorted(q, points[:-1], side="right") / len(q)
+    w1 = float(np.abs(f - g) @ gaps)
+    # E|X-Y| = ∫ F(1-G) + G(1-F); E|X-X'|/2 = ∫ F(1-F).
+    crps = float((f * (1 - g) + g * (1 - f) - f * (1 - f)) @ gaps)
+    return w1, crps
+
+
+def _covered(p: Array, q: Array, level: float) -> float:
+    low, high = np.quantile(p, [(1 - level) / 2, (1 + level) / 2])
+    return float(((q >= low) & (q <= high)).mean())
+
+
+def _basins(x: Array, y: Array, minima: Array, width: Array) -> tuple[float, float]:
+    unit = np.where(width > 0, width, 1.0)
+
+    def nearest(values: Array) -> NDArray[np.int64]:
+        gaps = (values[..., None, :] - minima) / unit
+        return np.asarray((gaps**2).sum(axis=-1).argmin(axis=-1))
+
+    k = len(minima)
+    predicted = (nearest(x)[..., None] == np.arange(k)).mean(axis=1)
+    actual = (nearest(y)[..., None] == np.arange(k)).mean(axis=1)
+    best = predicted.argmax(axis=1)
+    accuracy = float(np.take_along_axis(actual, best[:, None], axis=1).mean())
+    # E sum_b (p_b - 1{y=b})^2 over outcomes y.
+    brier = float((predicted**2 - 2 * predicted * actual + actual).sum(axis=1).mean())
+    return accuracy, brier
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else f"{value:.4f}"

@@ -1,0 +1,151 @@
+"""Joint estimators that step parameters rather than bins: VAR(1), nearest neighbours, local lines.
+
+All three draw ``theta_{t+lag}`` given ``theta_t`` from the observed lagged pairs, with the residuals
+of the fit as the noise, so that coordinates stay coupled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from sgdmc.chain.kernel import lag_schedule
+from sgdmc.forecasting.coupling import lagged_pairs, var1_fit
+
+__all__ = ["STEPPED", "SteppedKernel", "stepped_kernel"]
+
+Array = NDArray[np.float64]
+Step = Callable[[Array, np.random.Generator], Array]
+
+
+@dataclass(frozen=True)
+class SteppedKernel:
+    """A kernel that is known through its draws.
+
+    Attributes
+    ----------
+    step : callable
+        Maps parameters (m, dim) and a Generator to parameters (m, dim) one lag later.
+    lag, method, names, paths, notes
+        As in :class:`sgdmc.Kernel`.
+    """
+
+    step: Step
+    lag: int
+    method: str
+    names: tuple[str, ...]
+    paths: tuple[Array, ...]
+    notes: tuple[str, ...] = ()
+    completion: str = "none"
+    coupling: str = "joint"
+
+    def advance(
+        self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
+    ) -> Array:
+        """Simulate ``n_chains`` chains from each start; a share of them takes the last step.
+
+        A horizon that is no multiple of the lag lets each chain take one more step with the
+        probability of the remainder.
+        """
+        whole, share = lag_schedule(n_steps, self.lag)
+        theta = np.repeat(starts, n_chains, axis=0)
+        for _ in range(whole):
+            theta = self.step(theta, rng)
+        if share > 0:
+            more = rng.random(len(theta)) < share
+            if more.any():
+                theta[more] = self.step(theta[more], rng)
+        return theta.reshape(len(starts), n_chains, -1)
+
+
+def _var1(before: Array, after: Array) -> Step:
+    matrix, shift, residuals = var1_fit(before, after)
+    radius = float(np.abs(np.linalg.eigvals(matrix)).max())
+    if radius > 1:
+        matrix = matrix / radius
+        shift = (after - before @ matrix.T).mean(axis=0)
+
+    def step(theta: Array, rng: np.random.Generator) -> Array:
+        return theta @ matrix.T + shift + residuals[rng.integers(len(residuals), size=len(theta))]
+
+    return step
+
+
+def _knn(before: Array, after: Array) -> Step:
+    scale = _unit(before)
+    tree = cKDTree(before / scale)
+    k = max(1, min(len(before), round(np.sqrt(len(before)) / 2)))
+    gains = after - before
+
+    def step(theta: Array, rng: np.random.Generator) -> Array:
+        near = np.asarray(tree.query(theta / scale, k=k)[1]).reshape(len(theta), k)
+        picked = near[np.arange(len(theta)), rng.integers(k, size=len(theta))]
+        return theta + gains[picked]
+
+    return step
+
+
+def _local_linear(before: Array, after: Array) -> Step:
+    """Weighted line through the nearest pairs, tricube weights; its residuals are the noise."""
+    scale = _unit(before)
+    tree = cKDTree(before / scale)
+    dim = before.shape[1]
+    k = int(np.clip(round(0.25 * len(before)), min(4 * dim + 4, len(before)), len(before)))
+
+    def fit(theta: Array) -> tuple[Array, NDArray[np.int64], Array]:
+        gaps, near = tree.query(theta / scale, k=k)
+        gaps, near = (
+            np.asarray(gaps).reshape(len(theta), k),
+            np.asarray(near).reshape(len(theta), k),
+        )
+        weights = (1 - np.minimum(gaps / (gaps[:, -1:] * 1.001 + 1e-300), 1.0) ** 3) ** 3 + 1e-6
+        x = (before[near] - theta[:, None]) / scale
+        design = np.concatenate([np.ones((*x.shape[:2], 1)), x], axis=2)
+        moved = after[near] - before[near]
+        weighted = design * weights[..., None]
+        gram = np.swapaxes(design, 1, 2) @ weighted + 1e-6 * weights.sum(1)[:, None, None] * np.eye(
+            dim + 1
+        )
+        coefficients = np.linalg.solve(gram, np.swapaxes(weighted, 1, 2) @ moved)
+        residuals = moved - design @ coefficients
+        return coefficients[:, 0], near, np.where(weights[..., None] > 0, residuals, 0.0)
+
+    def step(theta: Array, rng: np.random.Generator) -> Array:
+        out = np.empty_like(theta)
+        for first in range(0, len(theta), 4096):
+            part = theta[first : first + 4096]
+            mean, near, residuals = fit(part)
+            picked = rng.integers(min(k, max(8, k // 4)), size=len(part))
+            out[first : first + 4096] = part + mean + residuals[np.arange(len(part)), picked]
+        return out
+
+    return step
+
+
+STEPPED: dict[str, Callable[[Array, Array], Step]] = {
+    "var1": _var1,
+    "knn": _knn,
+    "local-linear": _local_linear,
+}
+
+
+def stepped_kernel(
+    paths: tuple[Array, ...],
+    *,
+    method: str,
+    lag: int,
+    names: tuple[str, ...],
+    notes: tuple[str, ...] = (),
+) -> SteppedKernel:
+    """Fit one of :data:`STEPPED` to all lagged pairs of the observed runs."""
+    before, after = lagged_pairs(paths, lag)
+    return SteppedKernel(STEPPED[method](before, after), lag, method, names, paths, notes)
+
+
+def _unit(values: Array) -> Array:
+    spread = values.std(axis=0)
+    return np.where(spread > 0, spread, 1.0)

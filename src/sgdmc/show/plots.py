@@ -1,0 +1,153 @@
+"""The three pictures of a forecast: the run, the kernel, the forecast against the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sgdmc.chain.kernel import Kernel
+from sgdmc.forecasting.forecast import Forecast
+from sgdmc.sgd.run import Run
+from sgdmc.show.style import COLOURS, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_forecast", "plot_kernel", "plot_run", "save_figure"]
+
+_MAX_STARTS = 60
+_MAX_DRAWS = 30
+
+
+def plot_run(run: Run, *, title: str = "Observed run") -> Figure:
+    """Draw every coordinate of a run against the step, and the first two against each other."""
+    from matplotlib.figure import Figure
+
+    with styled():
+        n_panels = 2 if run.dim > 1 else 1
+        figure = Figure(figsize=(4.6 * n_panels, 3.2))
+        axes = np.atleast_1d(np.asarray(figure.subplots(1, n_panels)))
+        for c, path in enumerate(run.paths):
+            for i, name in enumerate(run.names):
+                axes[0].plot(path[:, i], color=f"C{i}", lw=0.8, label=name if c == 0 else None)
+            if run.dim > 1:
+                axes[1].plot(path[:, 0], path[:, 1], color=COLOURS["run"], lw=0.7, alpha=0.8)
+                axes[1].plot(*path[0, :2], "o", color=COLOURS["run"])
+                axes[1].plot(*path[-1, :2], "s", color=COLOURS["truth"])
+        axes[0].set(xlabel="step", ylabel="parameter", title=title)
+        axes[0].legend()
+        if run.dim > 1:
+            axes[1].set(
+                xlabel=run.names[0], ylabel=run.names[1], title="circle: start, square: end"
+            )
+        return figure
+
+
+def plot_kernel(kernel: Kernel, *, title: str | None = None) -> Figure:
+    """Draw each block as a heat map; rows that no run visited are marked on the left edge.
+
+    Colours are the square roots of the probabilities, so that thin rows stay visible.
+    """
+    from matplotlib.figure import Figure
+
+    with styled():
+        figure = Figure(figsize=(4.2 * kernel.dim, 3.8))
+        axes = np.atleast_1d(np.asarray(figure.subplots(1, kernel.dim)))
+        n = kernel.n_states
+        for i, axis in enumerate(axes):
+            axis.imshow(
+                np.sqrt(kernel.blocks[i]), origin="lower", aspect="auto", interpolation="nearest"
+            )
+            missing = np.flatnonzero(~kernel.observed[i])
+            axis.plot(
+                np.full(len(missing), -0.03 * n),
+                missing,
+                "_",
+                color=COLOURS["run"],
+                markersize=5,
+                clip_on=False,
+                label="row filled" if kernel.completion != "none" else "row never visited",
+            )
+            where = "" if kernel.coordinates.is_identity else " (rotated)"
+            axis.set(
+                xlim=(-0.06 * n, n),
+                xlabel="next state",
+                ylabel="present state",
+                title=f"{kernel.names[i] if not where else f'coordinate {i + 1}'}{where}",
+            )
+            axis.grid(False)
+            if len(missing):
+                axis.legend(loc="upper left", labelcolor="white")
+        label = {"none": "unfilled"}.get(kernel.completion, kernel.completion)
+        figure.suptitle(title or f"Kernel: {kernel.method}, lag {kernel.lag}, {label}")
+        return figure
+
+
+def plot_forecast(
+    forecast: Forecast, *, truth: ArrayLike | None = None, title: str | None = None
+) -> Figure:
+    """Draw the 90% interval of each start, coordinate by coordinate, and real outcomes over it."""
+    from matplotlib.figure import Figure
+
+    shown = np.linspace(0, len(forecast.starts) - 1, min(_MAX_STARTS, len(forecast.starts)))
+    picks = np.unique(shown.astype(int))
+    low_high = forecast.interval(0.9)[picks]
+    middle = np.median(forecast.samples[picks], axis=1)
+    real = None if truth is None else np.asarray(truth, dtype=np.float64)[picks]
+    with styled():
+        dim = len(forecast.names)
+        figure = Figure(figsize=(8.6, 2.3 * dim + 0.6))
+        axes = np.atleast_1d(np.asarray(figure.subplots(dim, 1, sharex=True)))
+        for i, axis in enumerate(axes):
+            order = np.argsort(forecast.starts[picks, i])
+            at = np.arange(len(picks))
+            axis.vlines(
+                at,
+                low_high[order, 0, i],
+                low_high[order, 1, i],
+                color=COLOURS["llm"],
+                alpha=0.45,
+                lw=4,
+                label="forecast, 90%",
+            )
+            axis.plot(at, middle[order, i], "_", color=COLOURS["llm"], markersize=7)
+            axis.plot(
+                at,
+                forecast.starts[picks, i][order],
+                ".",
+                color=COLOURS["faint"],
+                label="start",
+                markersize=3,
+            )
+            if real is not None:
+                draws = real[order, :_MAX_DRAWS, i]
+                axis.plot(
+                    np.repeat(at, draws.shape[1]) + 0.25,
+                    draws.ravel(),
+                    ".",
+                    color=COLOURS["truth"],
+                    alpha=0.35,
+                    markersize=2,
+                    label="real SGD",
+                )
+            axis.set(ylabel=forecast.names[i])
+        axes[0].set(title=title or f"{forecast.n_steps} steps ahead ({forecast.kernel.method})")
+        axes[0].legend(ncols=3, loc="upper right", bbox_to_anchor=(1.0, 1.22))
+        axes[-1].set(xlabel="unseen starts, in order of the coordinate")
+        return figure
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure as PNG and SVG; returns the two paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix in (".png", ".svg"):
+        path = folder / f"{name}{suffix}"
+        with styled():
+            metadata = {"Date": None} if suffix == ".svg" else None
+            figure.savefig(path, metadata=metadata)
+        written.append(path)
+    return written

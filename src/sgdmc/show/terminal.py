@@ -1,0 +1,81 @@
+"""Tables and progress on a terminal; plain text where there is none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+__all__ = ["Progress", "print_table"]
+
+
+def print_table(rows: Sequence[Mapping[str, str | float | None]], *, title: str) -> None:
+    """Print rows as a table; columns that are None throughout are left out."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 140)
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD if terminal else box.ASCII2,
+        title_style="bold",
+    )
+    keys = [k for k in rows[0] if any(row[k] is not None for row in rows)]
+    for j, key in enumerate(keys):
+        table.add_column(key, justify="left" if j == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(_cell(row[k]) for k in keys))
+    console.print(table)
+
+
+class Progress:
+    """A progress bar on standard error, shown only on a terminal.
+
+    Examples
+    --------
+    >>> with Progress(3, "problems") as bar:
+    ...     bar.advance()
+    """
+
+    def __init__(self, total: int, unit: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        console = Console(stderr=True)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(unit, total=total)
+
+    def __enter__(self) -> Progress:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away, also after an error."""
+        self._bar.stop()
+
+    def advance(self, n: int = 1) -> None:
+        """Say that ``n`` more are done."""
+        self._bar.advance(self._task, n)
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else f"{value:.4f}"
