@@ -238,9 +238,8 @@ def _info(options: argparse.Namespace) -> None:
         print(f"  {package} {version(package)}")
     import torch
 
-    print(
-        f"  devices: cpu{', cuda: ' + torch.cuda.get_device_name() if torch.cuda.is_available() else ''}"
-    )
+    gpu = f", cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    print(f"  devices: cpu{gpu}")
     from sgdmc.llm.model import load_model
 
     print(f"  shipped model: {load_model('shipped').describe()}")

@@ -8,6 +8,7 @@ likelihood of held-out steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import scipy.linalg
@@ -142,7 +143,7 @@ def _held_out(before: Array, after: Array, values: Array, lag: int) -> tuple[flo
         return 0.0, 0.0
     edges = np.linspace(0, len(before), _N_FOLDS + 1).astype(int)
     totals = np.zeros(2)
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in pairwise(edges):
         keep = np.ones(len(before), dtype=bool)
         keep[max(0, first - lag) : last + lag] = False
         if keep.sum() < 4 * dim:

@@ -62,7 +62,8 @@ def estimate_kernel(
         States a coordinate are ``10**digits``, 1 to 3. ``"auto"``: 3 for ``"llm"``, ``"ar1"`` and
         ``"ar1-kde"``, 2 for the counting methods, whose rows would stay empty otherwise.
     lag : int or "auto"
-        Recorded steps that one kernel step stands for; see :func:`sgdmc.forecasting.lag.choose_lag`.
+        Recorded steps that one kernel step stands for; see
+        :func:`sgdmc.forecasting.lag.choose_lag`.
     coupling : {"auto", "blocks", "rotated"}
         ``"blocks"``: one chain a coordinate as it is; ``"rotated"``: in the eigen-coordinates of a
         VAR(1) fit; ``"auto"``: the better by held-out likelihood. Stepped methods are joint.

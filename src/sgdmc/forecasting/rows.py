@@ -1,4 +1,4 @@
-"""Rows of one-coordinate kernels: counted, smoothed by a prior, fitted, or read by a language model.
+"""Rows of one-coordinate kernels: counted, smoothed, fitted, or read by a language model.
 
 Every estimator returns ``rows (n, n)``, row-stochastic where it has an opinion, and
 ``known (n,)``, the states whose rows need no completion.

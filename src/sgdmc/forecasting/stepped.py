@@ -1,4 +1,4 @@
-"""Joint estimators that step parameters rather than bins: VAR(1), nearest neighbours, local lines.
+"""Joint estimators that step parameters rather than bins: VAR(1), neighbours, local lines.
 
 All three draw ``theta_{t+lag}`` given ``theta_t`` from the observed lagged pairs, with the residuals
 of the fit as the noise, so that coordinates stay coupled.
@@ -96,7 +96,7 @@ def _local_linear(before: Array, after: Array) -> Step:
     dim = before.shape[1]
     k = int(np.clip(round(0.25 * len(before)), min(4 * dim + 4, len(before)), len(before)))
 
-    def fit(theta: Array) -> tuple[Array, NDArray[np.int64], Array]:
+    def fit(theta: Array) -> tuple[Array, Array]:
         gaps, near = tree.query(theta / scale, k=k)
         gaps, near = (
             np.asarray(gaps).reshape(len(theta), k),
@@ -112,13 +112,13 @@ def _local_linear(before: Array, after: Array) -> Step:
         )
         coefficients = np.linalg.solve(gram, np.swapaxes(weighted, 1, 2) @ moved)
         residuals = moved - design @ coefficients
-        return coefficients[:, 0], near, np.where(weights[..., None] > 0, residuals, 0.0)
+        return coefficients[:, 0], np.where(weights[..., None] > 0, residuals, 0.0)
 
     def step(theta: Array, rng: np.random.Generator) -> Array:
         out = np.empty_like(theta)
         for first in range(0, len(theta), 4096):
             part = theta[first : first + 4096]
-            mean, near, residuals = fit(part)
+            mean, residuals = fit(part)
             picked = rng.integers(min(k, max(8, k // 4)), size=len(part))
             out[first : first + 4096] = part + mean + residuals[np.arange(len(part)), picked]
         return out

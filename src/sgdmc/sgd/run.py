@@ -101,7 +101,7 @@ class Run:
             values = values[None, :, None]
         elif values.ndim == 2:
             values = values[None]
-        n_chains, length, dim = values.shape
+        n_chains, _, dim = values.shape
         return cls.from_paths(
             [values[c] for c in range(n_chains)],
             names=names if names is not None else tuple(f"theta{i}" for i in range(dim)),
