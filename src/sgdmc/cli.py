@@ -139,6 +139,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _forecast(options: argparse.Namespace) -> None:
+    from sgdmc.chain.kernel import Kernel
     from sgdmc.forecasting.forecast import forecast
     from sgdmc.sgd.run import load_run
     from sgdmc.show.plots import plot_forecast, plot_kernel, plot_run, save_figure
@@ -178,7 +179,7 @@ def _forecast(options: argparse.Namespace) -> None:
     report.table(rows)
     report.notes(kernel.notes)
     pictures = {"run": (plot_run(run), "The observed run.")}
-    if hasattr(kernel, "blocks"):
+    if isinstance(kernel, Kernel):
         kernel.save(options.out / "kernel.npz")
         pictures["kernel"] = (plot_kernel(kernel), "The kernel; marks: rows never visited.")
     pictures["forecast"] = (plot_forecast(result), "Forecast: medians and 90% intervals.")

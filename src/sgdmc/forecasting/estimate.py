@@ -38,7 +38,7 @@ def estimate_kernel(
     basis: ArrayLike | None = None,
     cover: ArrayLike | None = None,
     horizon: int | None = None,
-    reg: float = 1e-4,
+    reg: float | None = None,
     mirror: bool = True,
     max_context: int | None = None,
     device: str | None = None,
@@ -77,8 +77,9 @@ def estimate_kernel(
         Points that the grid has to span beside the run: the starts of later forecasts.
     horizon : int, optional
         Steps that forecasts will look ahead, for ``lag="auto"``; the run's length by default.
-    reg : float
-        Entropic regularisation of the barycenter, in squared grid widths.
+    reg : float, optional
+        Entropic regularisation of the barycenter, in squared grid widths; by default matched to
+        the width of the visited rows.
     mirror : bool
         For ``"llm"``: average with the mirrored series.
     max_context : int, optional
@@ -137,7 +138,7 @@ def estimate_kernel(
             for i in range(run.dim)
         ]
     return Kernel(
-        blocks=np.stack([_fill(block, method, completion, reg) for block in found]),
+        blocks=np.stack([_fill(block, completion, reg) for block in found]),
         observed=np.stack([_visited(grid, rotated, i, n_lag) for i in range(run.dim)]),
         off_state_mass=np.stack([block.off_state_mass for block in found]),
         grid=grid,
@@ -210,15 +211,14 @@ def _read(
     return found, f"rows read off {language_model.describe()}"
 
 
-def _fill(block: BlockRows, method: str, completion: str | None, reg: float) -> NDArray[np.float64]:
+def _fill(block: BlockRows, completion: str | None, reg: float | None) -> NDArray[np.float64]:
     if block.known.all() or completion == "probe":
         return block.rows
     if completion is None:
         rows = block.rows.copy()
         rows[~block.known] = np.eye(len(rows))[~block.known]
         return rows
-    options = {"reg": reg} if completion in ("barycenter", "increments") else {}
-    return np.asarray(complete(block.rows, block.known, method=completion, **options))
+    return complete(block.rows, block.known, method=completion, reg=reg)
 
 
 def _visited(grid: Grid, rotated: list[NDArray[np.float64]], i: int, lag: int) -> NDArray[np.bool_]:

@@ -118,7 +118,7 @@ class Forecast:
         out = np.empty_like(self.starts)
         for a, draws in enumerate(self.samples):
             points = draws / scale
-            reach = cKDTree(points).query(points, k=min(k, len(points)))[0]
+            reach = np.asarray(cKDTree(points).query(points, k=min(k, len(points)))[0])
             out[a] = draws[int(np.argmin(reach.reshape(len(points), -1)[:, -1]))]
         return out
 

@@ -176,10 +176,15 @@ def llm_block(
         Average with the law read off the mirrored series.
     """
     from sgdmc.llm.reader import next_state_laws
+    from sgdmc.llm.tokens import token_map
 
     fine = 10**read_digits
     pool = fine // n_states
-    budget = model.states_per_context(digits=read_digits, max_context=max_context)
+    slot = token_map(model, digits=read_digits).slots[0]
+    width = len(slot.lead) + slot.depth + len(slot.tail)
+    limit = min(model.max_context, max_context or model.max_context)
+    # Room is left for the prefix and for the number that a probe appends.
+    budget = (limit - 4) // width - 1
     context = phases(series, lag=lag, budget=budget)
     offsets = np.arange(pool) if pool <= 5 else np.arange(pool // 10, pool, 2 * pool // 10)
     probe = (np.arange(n_states)[:, None] * pool + offsets).ravel()

@@ -258,4 +258,4 @@ def _ends(
         thin=case.n_steps,
         rng=seed,
     )
-    return run.iterates[:, -1].reshape(len(starts), _N_TRUTH, problem.dim)
+    return np.asarray(run.iterates[:, -1].reshape(len(starts), _N_TRUTH, problem.dim))
