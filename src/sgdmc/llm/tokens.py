@@ -277,29 +277,43 @@ def _inspect(tokenizer: Any, style: Style, n_states: int, dim: int) -> TokenMap:
     found = TokenMap(style, n_states, prefix, slots, _run_tail(tokenizer, found, anchors))
     shuffled = np.random.default_rng(0)
     every = np.stack([shuffled.permutation(n_states) for _ in range(dim)], axis=1)
-    found.prove([np.concatenate((every, every[::-1]))], tokenizer)
+    text = np.concatenate((every, every[::-1]))
+    ids = found.prove([text], tokenizer).tokens[len(prefix) :]
+    _same_text(tokenizer.decode(ids.tolist()), style.text([text]))
     if found.run_tail is not None:
         found.prove([every, every[: n_states // 2]], tokenizer)
     return found
 
 
+def _same_text(back: str, text: str) -> None:
+    """Raise if decoding does not give the text back, but for spaces."""
+    back, text = "".join(back.split()), "".join(text.split())
+    if back != text:
+        where = next((i for i, (a, b) in enumerate(zip(back, text)) if a != b), 0)  # noqa: B905
+        raise TokenMapError(
+            f"{text[where : where + 8]!r} comes back as {back[where : where + 8]!r} when decoded."
+        )
+
+
 def _blocks(tokenizer: Any, before: str, texts: list[str]) -> list[Ids]:
     """Return what each text adds to the tokens of ``before``."""
     base, *whole = _ids(tokenizer, [before, *(before + t for t in texts)])
-    unknown = tokenizer.unk_token_id
     blocks = []
     for text, ids in zip(texts, whole, strict=True):
         if ids[: len(base)] != base:
-            merged = tokenizer.convert_ids_to_tokens(
-                ids[len(base) - 1] if len(ids) >= len(base) else ids[-1]
-            )
+            merged = tokenizer.convert_ids_to_tokens(ids[min(len(base), len(ids)) - 1])
             raise TokenMapError(f"{text!r} is merged with what comes before it, in {merged!r}.")
         block = ids[len(base) :]
-        if unknown is not None and unknown in block:
-            token = tokenizer.convert_ids_to_tokens(unknown)
-            raise TokenMapError(f"a part of {text!r} is unknown to the tokenizer ({token!r}).")
+        _no_stand_in(tokenizer, block, text)
         blocks.append(block)
     return blocks
+
+
+def _no_stand_in(tokenizer: Any, block: Ids, text: str) -> None:
+    """Raise if a token stands for text that the tokenizer does not know."""
+    for token in set(block) & {*tokenizer.all_special_ids, tokenizer.unk_token_id}:
+        name = tokenizer.convert_ids_to_tokens(token)
+        raise TokenMapError(f"a part of {text!r} is unknown to the tokenizer (it gives {name!r}).")
 
 
 def _slot(tokenizer: Any, blocks: list[Ids]) -> Slot:
@@ -344,7 +358,8 @@ def _run_tail(tokenizer: Any, found: TokenMap, anchors: list[int]) -> Ids | None
     body = len(alone) - len(found.prefix)
     start = len(alone) - len(found.slots[-1].tail)
     tail = ids[start : len(ids) - body]
-    unknown = tokenizer.unk_token_id
-    if not tail or (unknown is not None and unknown in tail):
+    try:
+        _no_stand_in(tokenizer, tail, "\n")
+    except TokenMapError:
         return None
-    return tail
+    return tail or None
