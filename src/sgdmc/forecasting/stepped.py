@@ -1,6 +1,6 @@
-"""Joint estimators that step parameters rather than bins: VAR(1), neighbours, local lines.
+"""Joint estimators that step parameters, not bins: VAR(1), nearest neighbours, local lines.
 
-All three draw ``theta_{t+lag}`` given ``theta_t`` from the observed lagged pairs, with the residuals
+All draw ``theta_{t+lag}`` given ``theta_t`` from the observed lagged pairs, with the residuals
 of the fit as the noise, so that coordinates stay coupled.
 """
 
