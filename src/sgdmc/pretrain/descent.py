@@ -304,6 +304,11 @@ def simulate_descent(n_steps, n_draws, starts, n_queries, n_seen, quadratic):
         burn = 0
         if np.random.random() < 0.3:
             burn = np.random.randint(1, 200)
+        # Runs start anywhere, or all near one point (as the lagged phases of one run do).
+        common = np.random.normal(0.0, 1.0, dim)
+        jitter = 1.0
+        if np.random.random() < 0.35:
+            jitter = np.random.random() ** 4
         theta = np.zeros(dim)
         all_theta = np.empty((n_steps, dim))
         work = np.empty(dim)
@@ -312,7 +317,8 @@ def simulate_descent(n_steps, n_draws, starts, n_queries, n_seen, quadratic):
         for t in range(n_steps):
             if starts[t]:
                 for j in range(dim):
-                    theta[j] = solution[j] + far * np.random.normal()
+                    away = math.sqrt(1.0 - jitter * jitter) * common[j]
+                    theta[j] = solution[j] + far * (away + jitter * np.random.normal())
                 if kind == WELL or kind == WAVES or kind == TILTED:
                     theta[:] = theta - solution
                 _advance(kind, X, y, extra, l2, rate, batch, burn, -1, theta, g)

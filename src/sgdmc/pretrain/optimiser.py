@@ -47,12 +47,20 @@ class Optimiser:
         stack); all others go to AdamW.
     matrix_rate, other_rate : float
         Step sizes before the schedule's factor.
+    half : bool
+        Orthogonalise in bfloat16.
     """
 
     def __init__(
-        self, network: nn.Module, *, matrix_rate: float = 0.02, other_rate: float = 3e-3
+        self,
+        network: nn.Module,
+        *,
+        matrix_rate: float = 0.02,
+        other_rate: float = 3e-3,
+        half: bool = False,
     ) -> None:
         self.matrix_rate = matrix_rate
+        self.dtype = torch.bfloat16 if half else torch.float32
         self.matrices = [
             p for name, p in network.named_parameters() if "blocks" in name and p.ndim >= 2
         ]
@@ -81,12 +89,12 @@ class Optimiser:
                 u = u.T if tall else u
                 groups.setdefault((u.shape[0], u.shape[1]), []).append((weight, u, tall))
         for entries in groups.values():
-            direction = orthogonalise(torch.stack([u for _, u, _ in entries]))
+            direction = orthogonalise(torch.stack([u for _, u, _ in entries]).to(self.dtype))
             for (weight, _, tall), u in zip(entries, direction, strict=True):
                 rate = self.matrix_rate * factor
                 gain = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
                 weight.mul_(1.0 - 0.02 * rate)
-                weight.add_(u.T if tall else u, alpha=-rate * gain)
+                weight.add_((u.T if tall else u).to(weight.dtype), alpha=-rate * gain)
         for group in self.adam.param_groups:
             group["lr"] = self.other_rate * factor
         self.adam.step()

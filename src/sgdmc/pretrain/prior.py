@@ -129,9 +129,7 @@ def _fill_series(
     counts = np.full(length, n_draws)
     q_counts = np.full(n_query, n_draws)
     if descent:
-        p, d, counts, q, qd, q_counts = simulate_descent(
-            length, n_draws, starts, n_query, 1, False
-        )
+        p, d, counts, q, qd, q_counts = simulate_descent(length, n_draws, starts, n_query, 1, False)
         path, draws, query, query_draws = p[:, 0], d[:, :, 0], q[:, 0], qd[:, :, 0]
     else:
         path, draws, query, query_draws = simulate_smooth(length, n_draws, starts, n_query)
@@ -149,7 +147,14 @@ def _fill_series(
         loss[at] = 1.0
         t += 1
     for i in range(n_query):
-        q_prefix[i] = np.random.randint(2, length + 1)
+        prefix = np.random.randint(2, length + 1)
+        if several and np.random.random() < 0.3:
+            # The question opens a run of its own.
+            for back in range(prefix, 1, -1):
+                if tokens[back - 1] == BREAK:
+                    prefix = back
+                    break
+        q_prefix[i] = prefix
         q_tokens[i] = _encode(query[i], low, scale)
         for k in range(q_counts[i]):
             q_targets[i, k] = _encode(query_draws[i, k], low, scale)
@@ -249,8 +254,9 @@ def _fill(seed, shares, tokens, targets, weights, loss, qt, qp, qs, qg, qw, ql, 
             descent = u >= shares[0] + shares[1]
             family[i] = 2 if descent else 1
             _fill_series(
-                tokens[i], targets[i], weights[i], loss[i], qt[i], qp[i], qg[i], qw[i], ql[i], descent
-            )
+                tokens[i], targets[i], weights[i], loss[i], qt[i], qp[i], qg[i], qw[i], ql[i],
+                descent,
+            )  # fmt: skip
         else:
             family[i] = 3
             _fill_joint(

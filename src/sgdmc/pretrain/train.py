@@ -33,15 +33,15 @@ QUERY_WEIGHT = 3.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What one step draws, at a given share of the budget."""
+    """What one part of a step draws."""
 
     n: int
     length: int
     mixture: Mixture
 
 
-def plan_step(seed: int, step: int, progress: float, *, batch_tokens: int) -> Plan:
-    """Return the sizes of the batch of one step.
+def plan_step(seed: int, step: int, progress: float, *, batch_tokens: int) -> list[Plan]:
+    """Return the sizes of the parts of the batch of one step; their gradients are averaged.
 
     Parameters
     ----------
@@ -49,24 +49,28 @@ def plan_step(seed: int, step: int, progress: float, *, batch_tokens: int) -> Pl
     progress : float
         Share of the budget spent, in [0, 1).
     batch_tokens : int
-        Tokens a batch, once the first 12% are over (a quarter, then half of it before).
+        Tokens a batch in the end; a quarter of it at first, then half.
 
     Returns
     -------
-    Plan
+    list of Plan
+        One part; two, each of half the batch, after 45% of the budget.
     """
-    tokens = batch_tokens // 4 if progress < 0.03 else batch_tokens // 2
-    if progress >= 0.12:
-        tokens = batch_tokens
-    u = float(np.random.default_rng([seed, step, 1]).random())
-    length = 256
-    if progress >= 0.12:
+    if progress < 0.02:
+        return [Plan(max(batch_tokens // 4 // 256, 1), min(256, batch_tokens // 4), Mixture())]
+    tokens = batch_tokens // 2
+    parts = []
+    for part in range(1 if progress < 0.45 else 2):
+        u = float(np.random.default_rng([seed, step, part]).random())
         length = 256 if u < 0.60 else (512 if u < 0.80 else (1024 if u < 0.93 else 2048))
-    mixture = Mixture()
-    if length >= 1024:
-        mixture = Mixture(chain=0.45, smooth=0.15, descent=0.25, joint=0.15)
-    length = min(length, batch_tokens)
-    return Plan(max(tokens // length, 1), length, mixture)
+        if progress < 0.08:
+            length = 256
+        length = min(length, tokens)
+        mixture = Mixture()
+        if length >= 1024:
+            mixture = Mixture(chain=0.45, smooth=0.15, descent=0.25, joint=0.15)
+        parts.append(Plan(tokens // length, length, mixture))
+    return parts
 
 
 def step_factor(progress: float, step: int) -> float:
@@ -266,7 +270,7 @@ def pretrain(
     shape = shape or Shape()
     half = (compiled or device != "cpu") if half is None else half
     network = DigitNetwork(shape, seed=seed).to(device)
-    optimiser = Optimiser(network)
+    optimiser = Optimiser(network, half=half)
     average = {name: value.clone() for name, value in network.state_dict().items()}
     step, seconds, n_tokens = 0, 0.0, 0
     checkpoint = out / "checkpoint.pt"
@@ -286,17 +290,22 @@ def pretrain(
         progress = step / n_steps if n_steps else seconds / (60.0 * (minutes or 1.0))
         if progress >= 1.0:
             break
-        plan = plan_step(seed, step, progress, batch_tokens=batch_tokens)
-        batch = draw_batch(seed, step, n=plan.n, length=plan.length, mixture=plan.mixture)
-        whole = compiled and plan.n * plan.length == batch_tokens
-        mean, dense, query = batch_loss(
-            fast if whole else network.forward,
-            fast_losses if whole else network.losses,
-            batch,
-            device=device,
-            half=half,
-        )
-        mean.backward()
+        plans = plan_step(seed, step, progress, batch_tokens=batch_tokens)
+        for part, plan in enumerate(plans):
+            batch = draw_batch(
+                seed, 2 * step + part, n=plan.n, length=plan.length, mixture=plan.mixture
+            )
+            steady = compiled and progress >= 0.02
+            mean, dense, query = batch_loss(
+                fast if steady else network.forward,
+                fast_losses if steady else network.losses,
+                batch,
+                device=device,
+                half=half,
+            )
+            (mean / len(plans)).backward()
+            log.add(batch, dense, query)
+            n_tokens += plan.n * plan.length
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step(step_factor(progress, step))
         network.zero_grad(set_to_none=True)
@@ -305,11 +314,9 @@ def pretrain(
             for name, value in network.state_dict().items():
                 average[name].lerp_(value, 1.0 - keep)
         step += 1
-        n_tokens += plan.n * plan.length
         now = time.monotonic()
         seconds += now - mark
         mark = now
-        log.add(batch, dense, query)
         if step % log_every == 0:
             log.write(
                 step=step,
