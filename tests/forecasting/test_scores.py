@@ -51,7 +51,7 @@ def test_basins_by_hand():
 
 def test_constant_coordinates_are_left_out():
     x = np.zeros((1, 4, 2))
-    score = score_samples("x", x, x + [1.0, 99.0], scale=[2.0, 0.0])
+    score = score_samples("x", x, x + np.array([1.0, 99.0]), scale=[2.0, 0.0])
     assert score.w1 == pytest.approx(0.5)
     with pytest.raises(ValueError, match="scale must be positive somewhere"):
         score_samples("x", x, x, scale=[0.0, 0.0])
@@ -61,9 +61,9 @@ def test_bad_truth():
     x = np.zeros((2, 4, 1))
     with pytest.raises(ValueError, match=r"truth must have shape \(n_starts, n_truth, dim\)"):
         score_samples("x", x, x[:1], scale=[1.0])
+    bad = x.copy()
+    bad[1, 0, 0] = np.nan
     with pytest.raises(ValueError, match=r"truth must be finite; got nan at \(1, 0, 0\)"):
-        bad = x.copy()
-        bad[1, 0, 0] = np.nan
         score_samples("x", x, bad, scale=[1.0])
 
 

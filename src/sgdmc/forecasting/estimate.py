@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,7 @@ from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.coupling import choose_coordinates
 from sgdmc.forecasting.lag import choose_lag
 from sgdmc.forecasting.rows import ROW_ESTIMATORS, BlockRows, llm_block
+from sgdmc.forecasting.select import choose_method
 from sgdmc.forecasting.stepped import STEPPED, SteppedKernel, stepped_kernel
 from sgdmc.sgd.run import Run
 from sgdmc.transport.completion import complete
@@ -19,9 +21,9 @@ from sgdmc.transport.completion import complete
 if TYPE_CHECKING:
     from sgdmc.llm.model import LanguageModel
 
-__all__ = ["COMPLETIONS", "METHODS", "estimate_kernel"]
+__all__ = ["COMPLETIONS", "METHODS", "complete_kernel", "estimate_kernel"]
 
-METHODS = ("llm", *ROW_ESTIMATORS, *STEPPED)
+METHODS = ("llm", *ROW_ESTIMATORS, *STEPPED, "auto")
 COMPLETIONS = ("barycenter", "increments", "quantiles", "probe", "nearest", None)
 Coupling = Literal["auto", "blocks", "rotated"]
 
@@ -55,7 +57,7 @@ def estimate_kernel(
         ``"llm"`` reads rows off a causal language model; ``"counts"`` (maximum likelihood) and
         ``"dirichlet"`` (posterior mean) count; ``"ar1"`` and ``"ar1-kde"`` fit a line a coordinate
         with Gaussian or kernel-density residuals; ``"var1"``, ``"knn"`` and ``"local-linear"``
-        step all coordinates jointly.
+        step all coordinates jointly; ``"auto"`` takes whichever foretells held-out steps best.
     model : str or LanguageModel
         For ``"llm"``: ``"shipped"``, a folder, a Hub id, or a loaded model.
     digits : int or "auto"
@@ -103,6 +105,25 @@ def estimate_kernel(
         run does not fit into the model's context.
     """
     _check(method, completion, coupling, digits, lag)
+    if method == "auto":
+        return _best(
+            run,
+            digits=digits,
+            lag=lag,
+            horizon=horizon,
+            options={
+                "model": model,
+                "coupling": coupling,
+                "completion": completion,
+                "basis": basis,
+                "cover": cover,
+                "reg": reg,
+                "mirror": mirror,
+                "max_context": max_context,
+                "device": device,
+                "dtype": dtype,
+            },
+        )
     n_digits = digits if digits != "auto" else (2 if method in ("counts", "dirichlet") else 3)
     paths = tuple(np.ascontiguousarray(p) for p in run.paths)
     if lag == "auto":
@@ -151,6 +172,57 @@ def estimate_kernel(
         paths=paths,
         notes=tuple(notes),
     )
+
+
+def _best(
+    run: Run,
+    *,
+    digits: int | Literal["auto"],
+    lag: int | Literal["auto"],
+    horizon: int | None,
+    options: dict[str, Any],
+) -> Kernel | SteppedKernel:
+    """Estimate with the method that foretells held-out steps best."""
+    n_lag = choose_lag(run, digits=3, horizon=horizon)[0] if lag == "auto" else int(lag)
+
+    def fit(part: Run, name: str) -> Kernel | SteppedKernel:
+        own = dict(options)
+        if own["completion"] == "probe" and name != "llm":
+            own["completion"] = "barycenter"
+        return estimate_kernel(part, method=name, digits=digits, lag=n_lag, **own)
+
+    candidates = [name for name in METHODS if name not in ("auto", "counts")]
+    chosen, reason = choose_method(run, n_lag, fit, candidates)
+    kernel = fit(run, chosen)
+    return replace(kernel, notes=(*kernel.notes, reason))
+
+
+def complete_kernel(kernel: Kernel, *, completion: str, reg: float | None = None) -> Kernel:
+    """Fill the rows that no run visited anew, keeping the others.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        From :func:`estimate_kernel`.
+    completion : str
+        ``"barycenter"``, ``"increments"``, ``"quantiles"``, ``"nearest"`` or ``"entropic"``.
+    reg : float, optional
+        As in :func:`estimate_kernel`.
+
+    Returns
+    -------
+    Kernel
+
+    Raises
+    ------
+    ValueError
+        If ``completion`` is unknown, or a coordinate has no visited state.
+    """
+    blocks = [
+        complete(block, seen, method=completion, reg=reg)
+        for block, seen in zip(kernel.blocks, kernel.observed, strict=True)
+    ]
+    return replace(kernel, blocks=np.stack(blocks), completion=completion)
 
 
 def _check(

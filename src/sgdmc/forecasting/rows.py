@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, ndtr
+from scipy.special import gammaln
 
-from sgdmc.chain.smoothing import ar1_kde_kernel
+from sgdmc.chain.smoothing import ar1_kde_kernel, ar1_kernel
 from sgdmc.chain.transitions import count_transitions
 
 if TYPE_CHECKING:
@@ -89,17 +89,7 @@ def _log_evidence(counts: NDArray[np.int64], base: Array, weight: float) -> floa
 
 
 def _ar1(series: Sequence[States], n: int, lag: int) -> BlockRows:
-    """Gaussian rows around a least-squares line, integrated over each bin; every row is known."""
-    x, y = _pairs(series, lag)
-    spread = x.var()
-    slope = float(((x - x.mean()) * (y - y.mean())).mean() / spread) if spread > 0 else 0.0
-    shift = float(y.mean() - slope * x.mean())
-    noise = max(float(np.std(y - shift - slope * x)), 0.05)
-    centres = np.arange(n) + 0.5
-    mean = np.clip(shift + slope * centres, 0.0, float(n))
-    cdf = ndtr((np.arange(n + 1) - mean[:, None]) / noise)
-    rows = np.diff(cdf, axis=1)
-    rows /= rows.sum(axis=1, keepdims=True)
+    rows = ar1_kernel(list(series), n_states=n, lag=lag)
     return BlockRows(rows, np.ones(n, dtype=bool), np.zeros(n))
 
 
@@ -201,8 +191,3 @@ def llm_block(
     rows = rows / rows.sum(axis=1, keepdims=True)
     known = count_blocks([s // pool for s in series], n_states=n_states, lag=lag).sum(axis=1) > 0
     return BlockRows(rows, known, off.reshape(n_states, len(offsets)).mean(axis=1))
-
-
-def _pairs(series: Sequence[States], lag: int) -> tuple[Array, Array]:
-    long = [np.asarray(s, dtype=np.float64) + 0.5 for s in series if len(s) > lag]
-    return np.concatenate([s[:-lag] for s in long]), np.concatenate([s[lag:] for s in long])

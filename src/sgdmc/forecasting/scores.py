@@ -24,9 +24,9 @@ class Score:
     ----------
     name : str
     w1 : float
-        Wasserstein-1 distance of the two laws divided by the observed range.
+        Wasserstein-1 distance of the two laws divided by the range.
     crps : float
-        Continuous ranked probability score divided by the observed range.
+        Continuous ranked probability score divided by the range.
     coverage50, coverage90 : float
         Share of real outcomes inside the central 50% and 90% intervals.
     basin_accuracy, brier : float or None
@@ -105,7 +105,7 @@ def score_samples(
     truth : array_like, shape (n_starts, n_truth, dim)
         Real outcomes from the same starts.
     scale : array_like, shape (dim,)
-        Observed range of each coordinate; a coordinate of range 0 is left out.
+        Range of each coordinate; a coordinate of range 0 is left out.
     minima : array_like, shape (k, dim), optional
         Points that name the basins: an outcome belongs to the nearest one (in units of scale).
 
@@ -163,6 +163,8 @@ def score_forecast(
 ) -> ScoreTable:
     """Score forecasts against real SGD runs, beside the trivial forecasts.
 
+    Distances are divided by the range of each coordinate over observed runs and starts.
+
     Parameters
     ----------
     forecast : Forecast, or mapping of names to Forecasts on the same starts and horizon
@@ -194,7 +196,7 @@ def score_forecast(
     observed = tuple(paths) if paths is not None else tuple(first.kernel.paths)
     if not observed:
         raise ValueError("paths must hold at least one observed run; got none. Pass paths=.")
-    scale = np.ptp(np.concatenate(observed), axis=0)
+    scale = np.ptp(np.concatenate([*observed, first.starts]), axis=0)
     trivial = trivial_forecasts(
         observed,
         first.starts,

@@ -1,0 +1,400 @@
+"""The forecasting benchmark: every method × family × number of observed runs, beside trivial ones.
+
+``skill = 1 − score / best trivial score``, with bootstrap intervals over problems. Tasks are
+independent, go through joblib, and each finished one is a file: a killed benchmark resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgdmc.chain.kernel import Kernel
+from sgdmc.forecasting.baselines import TRIVIAL, trivial_forecasts
+from sgdmc.forecasting.estimate import complete_kernel, estimate_kernel
+from sgdmc.forecasting.exact import exact_kernel
+from sgdmc.forecasting.families import FAMILIES, Task, make_task
+from sgdmc.forecasting.forecast import Forecaster
+from sgdmc.forecasting.scores import score_samples
+from sgdmc.sgd.run import Run
+from sgdmc.sgd.simulate import run_sgd
+
+__all__ = ["METHODS", "Cell", "Plan", "run_benchmark", "run_task", "summarise"]
+
+Array = NDArray[np.float64]
+
+REFERENCE = "SGD itself, other seeds"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a benchmark runs.
+
+    Attributes
+    ----------
+    families : tuple of str
+    n_problems, n_starts, n_truth, n_chains : int
+        Problems a family, unseen starts a problem, real runs and draws a start.
+    n_runs : tuple of int
+        Numbers of observed runs.
+    methods : tuple of str
+        Keys of :data:`METHODS`.
+    model : str
+        For the methods that read a language model.
+    seed : int
+    """
+
+    families: tuple[str, ...] = tuple(FAMILIES)
+    n_problems: int = 20
+    n_starts: int = 60
+    n_truth: int = 100
+    n_chains: int = 400
+    n_runs: tuple[int, ...] = (1, 3, 10)
+    methods: tuple[str, ...] = ()
+    model: str = "shipped"
+    seed: int = 0
+
+    def jobs(self) -> list[tuple[str, int, int]]:
+        """List the tasks: (family, problem, number of observed runs)."""
+        return [
+            (family, index, m)
+            for index in range(self.n_problems)
+            for family in self.families
+            for m in self.n_runs
+        ]
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The methods to run, all of them if none was named."""
+        return self.methods or tuple(METHODS)
+
+
+@dataclass
+class _Bench:
+    """One task's evidence, and the kernels that several methods share."""
+
+    task: Task
+    run: Run
+    starts: Array
+    horizon: int
+    model: str
+    kernels: dict[tuple[Any, ...], Kernel] = field(default_factory=dict)
+
+    def estimate(self, method: str, coupling: str = "auto") -> Any:
+        """Estimate a kernel with its rows unfilled, once for each method and coupling."""
+        key = (method, coupling)
+        if key not in self.kernels:
+            self.kernels[key] = estimate_kernel(  # type: ignore[assignment]
+                self.run,
+                method=method,
+                model=self.model,
+                coupling=coupling,  # type: ignore[arg-type]
+                completion="probe" if method == "llm" else None,
+                cover=self.starts,
+                horizon=self.horizon,
+            )
+        return self.kernels[key]
+
+    def filled(self, method: str, coupling: str, completion: str) -> Kernel:
+        """Return the same kernel with its unvisited rows filled."""
+        kernel = self.estimate(method, coupling)
+        return kernel if completion == "probe" else complete_kernel(kernel, completion=completion)
+
+
+def _blocks(method: str, coupling: str, completion: str) -> Callable[[_Bench], Forecaster]:
+    return lambda bench: bench.filled(method, coupling, completion)
+
+
+def _exact(bench: _Bench) -> Forecaster | None:
+    if bench.task.problem.dim != 2:
+        return None
+    lag = bench.estimate("llm").lag if ("llm", "auto") in bench.kernels else 20
+    return exact_kernel(
+        bench.task.problem,
+        bench.run,
+        step_size=bench.task.step_size,
+        batch_size=bench.task.batch_size,
+        lag=lag,
+        points_per_cell=4,
+        cover=bench.starts,
+    )
+
+
+METHODS: dict[str, Callable[[_Bench], Forecaster | None]] = {
+    "LLM": _blocks("llm", "auto", "probe"),
+    **{
+        f"LLM blocks, {c}": _blocks("llm", "blocks", c)
+        for c in ("barycenter", "increments", "quantiles", "nearest", "probe")
+    },
+    **{f"LLM rotated, {c}": _blocks("llm", "rotated", c) for c in ("barycenter", "probe")},
+    **{
+        f"{m}, {c}": _blocks(m, "auto", c)
+        for m in ("counts", "dirichlet")
+        for c in ("barycenter", "increments", "nearest")
+    },
+    **{m: (lambda bench, m=m: bench.estimate(m)) for m in ("ar1", "ar1-kde")},
+    **{m: (lambda bench, m=m: bench.estimate(m)) for m in ("var1", "knn", "local-linear")},
+    "exact kernel": _exact,
+}
+
+
+def run_task(plan: Plan, family: str, index: int, n_runs: int) -> list[dict[str, Any]]:
+    """Run one task: observe, estimate with every method, forecast, score.
+
+    Returns
+    -------
+    list of dict
+        One record a method and horizon: family, problem, runs, horizon, method and scores.
+    """
+    task = make_task(family, index, seed=plan.seed)
+    rng = np.random.default_rng([plan.seed, list(FAMILIES).index(family), index, n_runs, 1])
+    run = run_sgd(
+        task.problem,
+        task.starts(n_runs, rng),
+        step_size=task.step_size,
+        batch_size=task.batch_size,
+        n_steps=task.observed_steps,
+        rng=int(rng.integers(2**32)),
+    )
+    starts = task.starts(plan.n_starts, rng)
+    both = [_outcomes(task, starts, plan.n_truth, int(rng.integers(2**32))) for _ in range(2)]
+    scale = np.ptp(np.concatenate([run.values, starts]), axis=0)
+    records = []
+    for j, horizon in enumerate(task.horizons):
+        truth, again = both[0][j], both[1][j]
+        drawn: dict[str, Array] = {REFERENCE: again}
+        drawn.update(
+            trivial_forecasts(run.paths, starts, n_steps=horizon, n_chains=plan.n_chains, rng=rng)
+        )
+        bench = _Bench(task, run, starts, horizon, plan.model)
+        for name in plan.chosen:
+            kernel = METHODS[name](bench)
+            if kernel is None:
+                continue
+            drawn[name] = kernel.advance(
+                starts,
+                n_steps=horizon,
+                n_chains=plan.n_chains,
+                rng=np.random.default_rng([plan.seed, index, horizon]),
+            )
+        for name, draws in drawn.items():
+            score = score_samples(name, draws, truth, scale=scale, minima=task.minima)
+            records.append(
+                {
+                    "family": family,
+                    "problem": index,
+                    "runs": n_runs,
+                    "horizon": horizon,
+                    "method": name,
+                    "w1": score.w1,
+                    "crps": score.crps,
+                    "cover50": score.coverage50,
+                    "cover90": score.coverage90,
+                    "basin_accuracy": score.basin_accuracy,
+                    "brier": score.brier,
+                }
+            )
+    return records
+
+
+def _outcomes(task: Task, starts: Array, n_truth: int, seed: int) -> list[Array]:
+    """Real runs at each horizon: a list of (n_starts, n_truth, dim)."""
+    repeated = np.repeat(starts, n_truth, axis=0)
+    found, at = [], repeated
+    rng = np.random.default_rng(seed)
+    done = 0
+    for horizon in task.horizons:
+        at = run_sgd(
+            task.problem,
+            at,
+            step_size=task.step_size,
+            batch_size=task.batch_size,
+            n_steps=horizon - done,
+            thin=horizon - done,
+            rng=int(rng.integers(2**32)),
+        ).iterates[:, -1]
+        done = horizon
+        found.append(at.reshape(len(starts), n_truth, -1))
+    return found
+
+
+def run_benchmark(
+    plan: Plan,
+    out: Path,
+    *,
+    n_jobs: int = -1,
+    on_done: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Run every task of a plan that ``out`` does not hold yet; return all records.
+
+    Parameters
+    ----------
+    plan : Plan
+    out : Path
+        Folder of finished tasks, one JSON file each, written atomically.
+    n_jobs : int
+        For joblib; a ``joblib.parallel_config`` around the call chooses another backend.
+    on_done : callable, optional
+        Called with (finished, all) tasks.
+
+    Raises
+    ------
+    ValueError
+        If ``out`` holds tasks of another plan.
+    """
+    from joblib import Parallel, delayed
+
+    folder = out / "tasks"
+    folder.mkdir(parents=True, exist_ok=True)
+    _same_plan(plan, out)
+    jobs = plan.jobs()
+    files = {job: folder / "{}-{:03d}-m{}.json".format(*job) for job in jobs}
+    missing = [job for job in jobs if not files[job].exists()]
+    done = len(jobs) - len(missing)
+    if on_done:
+        on_done(done, len(jobs))
+    work = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    for job, records in work(delayed(_worker)(plan, job) for job in missing):
+        _write(files[job], records)
+        done += 1
+        if on_done:
+            on_done(done, len(jobs))
+    return [record for job in jobs for record in json.loads(files[job].read_text())]
+
+
+def _worker(plan: Plan, job: tuple[str, int, int]) -> tuple[Any, list[dict[str, Any]]]:
+    """Run one task with one thread of each library: the tasks are the parallelism."""
+    import torch
+
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return job, run_task(plan, *job)
+
+
+def _write(path: Path, content: Any) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _same_plan(plan: Plan, out: Path) -> None:
+    path = out / "plan.json"
+    mine = json.loads(json.dumps(plan.__dict__))
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        if theirs != mine:
+            different = sorted(k for k in mine if theirs.get(k) != mine[k])
+            raise ValueError(
+                f"out must hold tasks of the same plan; got others in {different}. "
+                "Choose another folder."
+            )
+    else:
+        _write(path, mine)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method in one family, number of runs and horizon: means over problems.
+
+    Attributes
+    ----------
+    score, skill : float
+        ``W1/range`` and ``1 − score / best trivial score``.
+    skill_interval : tuple of float
+        95% bootstrap interval over problems.
+    best_trivial : str
+        The trivial forecast with the lowest mean score in this cell.
+    """
+
+    family: str
+    runs: int
+    horizon: int
+    method: str
+    n_problems: int
+    score: float
+    crps: float
+    cover50: float
+    cover90: float
+    basin_accuracy: float | None
+    brier: float | None
+    skill: float
+    skill_interval: tuple[float, float]
+    best_trivial: str
+
+
+def summarise(
+    records: Iterable[Mapping[str, Any]], *, n_bootstrap: int = 1000, rng: int = 0
+) -> list[Cell]:
+    """Average records over problems, with skills and bootstrap intervals.
+
+    The bootstrap resamples problems and chooses the best trivial forecast anew each time.
+    """
+    cells: dict[tuple[str, int, int], dict[str, list[Mapping[str, Any]]]] = {}
+    for record in records:
+        key = (record["family"], record["runs"], record["horizon"])
+        cells.setdefault(key, {}).setdefault(record["method"], []).append(record)
+    found = []
+    for (family, runs, horizon), by_method in cells.items():
+        trivial = [name for name in TRIVIAL if name in by_method]
+        scores = {name: _column(rows, "w1") for name, rows in by_method.items()}
+        best = min(trivial, key=lambda name: float(scores[name].mean()))
+        for name, rows in by_method.items():
+            # A method that does not apply to every problem is compared on those where it does.
+            pairs = [int(r["problem"]) for r in rows]
+            where = {int(r["problem"]): k for k, r in enumerate(by_method[best])}
+            picks = np.array([where[p] for p in pairs])
+            table = np.stack([scores[t][picks] for t in trivial])
+            skill, interval = _skill(scores[name], table, n_bootstrap, rng)
+            found.append(
+                Cell(
+                    family,
+                    runs,
+                    horizon,
+                    name,
+                    len(rows),
+                    float(scores[name].mean()),
+                    *(float(_column(rows, k).mean()) for k in ("crps", "cover50", "cover90")),
+                    _maybe_mean(rows, "basin_accuracy"),
+                    _maybe_mean(rows, "brier"),
+                    skill,
+                    interval,
+                    best,
+                )
+            )
+    return found
+
+
+def _skill(
+    score: Array, trivial: Array, n_bootstrap: int, seed: int
+) -> tuple[float, tuple[float, float]]:
+    def of(picks: NDArray[np.int64]) -> float:
+        base = trivial[:, picks].mean(axis=1).min()
+        return float(1 - score[picks].mean() / base) if base > 0 else 0.0
+
+    rng = np.random.default_rng(seed)
+    n = len(score)
+    draws = [of(rng.integers(n, size=n)) for _ in range(n_bootstrap)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return of(np.arange(n)), (float(low), float(high))
+
+
+def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
+    return np.array([row[key] for row in rows], dtype=np.float64)
+
+
+def _maybe_mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    return None if rows[0][key] is None else float(_column(rows, key).mean())
+
+
+def quick(plan: Plan) -> Plan:
+    """Shrink a plan to seconds: two problems a family, few starts, one observed run."""
+    return replace(plan, n_problems=2, n_starts=8, n_truth=20, n_chains=50, n_runs=(1,))
