@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numba import njit
@@ -103,7 +104,7 @@ def ar1_kernel(states: ArrayLike | Sequence[ArrayLike], *, n_states: int, lag: i
     mean = np.clip(shift + slope * (np.arange(n) + 0.5), 0.0, float(n))
     rows = np.diff(ndtr((np.arange(n + 1) - mean[:, None]) / noise), axis=1)
     rows /= rows.sum(axis=1, keepdims=True)
-    return (1.0 - _UNIFORM) * rows + _UNIFORM / n
+    return np.asarray((1.0 - _UNIFORM) * rows + _UNIFORM / n, dtype=np.float64)
 
 
 def ar1_kde_kernel(
@@ -144,7 +145,7 @@ def ar1_kde_kernel(
     """
     x, y, n = _pairs(states, n_states, lag)
     shift, slope = _line(x, y)
-    mean = shift + slope * (np.arange(n) + 0.5)
+    mean = shift + slope * (np.arange(n, dtype=np.float64) + 0.5)
     return _smooth(x, y, mean, shift + slope * x, n, _PRESENT_WIDTHS)
 
 
@@ -154,8 +155,9 @@ def _pairs(
     """Return present and next bin centres of all transitions, in bins, and the number of bins."""
     n = validate.as_int("n_states", n_states, minimum=2)
     lag = validate.as_int("lag", lag, minimum=1)
-    several = isinstance(states, Sequence) and len(states) > 0 and np.ndim(states[0]) == 1
-    runs = list(states) if several else [states]
+    runs: list[ArrayLike] = [cast(ArrayLike, states)]
+    if isinstance(states, Sequence) and len(states) > 0 and np.ndim(states[0]) == 1:
+        runs = list(cast(Sequence[ArrayLike], states))
     checked = [validate.as_states("states", run, ndim=(1,)) for run in runs]
     for run in checked:
         bad = (run < 0) | (run >= n)

@@ -4,6 +4,8 @@ Compiled with numba; random numbers come from numba's own generator, which
 :func:`sgdmc.pretrain.prior.draw_batch` seeds.
 """
 
+# ruff: noqa: NPY002 (numba offers this generator alone inside compiled functions)
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 from __future__ import annotations
 
 import math

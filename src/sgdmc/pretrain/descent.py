@@ -4,6 +4,8 @@ The single tanh neuron and phase retrieval are left out on purpose: the evaluati
 generalisation on them. Compiled with numba.
 """
 
+# ruff: noqa: NPY002 (numba offers this generator alone inside compiled functions)
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 from __future__ import annotations
 
 import math
@@ -104,7 +106,7 @@ def draw_problem(dim, quadratic):
         else:
             kind = TILTED
     solution = np.random.normal(0.0, 1.0, dim)
-    if kind == SINE_2 or kind == SINE:
+    if kind in (SINE_2, SINE):
         solution *= 1.5
     noise = 0.0
     if np.random.random() < 0.87:
@@ -127,7 +129,7 @@ def draw_problem(dim, quadratic):
             y[i] = math.sin(z) + noise * e
         elif kind == SINE_2:
             y[i] = solution[0] * math.sin(solution[1] * X[i, 0]) + noise * e
-        elif kind == WELL or kind == WAVES or kind == TILTED:
+        elif kind in (WELL, WAVES, TILTED):
             y[i] = noise * e
         else:
             y[i] = z + noise * e
@@ -148,7 +150,7 @@ def draw_problem(dim, quadratic):
     curvature = mean_square
     if kind == LOGISTIC:
         curvature = 0.25 * mean_square + l2
-    elif kind == WELL or kind == TILTED:
+    elif kind in (WELL, TILTED):
         curvature = 2.0
     elif kind == WAVES:
         curvature = 2.0 + l2
@@ -319,7 +321,7 @@ def simulate_descent(n_steps, n_draws, starts, n_queries, n_seen, quadratic):
                 for j in range(dim):
                     away = math.sqrt(1.0 - jitter * jitter) * common[j]
                     theta[j] = solution[j] + far * (away + jitter * np.random.normal())
-                if kind == WELL or kind == WAVES or kind == TILTED:
+                if kind in (WELL, WAVES, TILTED):
                     theta[:] = theta - solution
                 _advance(kind, X, y, extra, l2, rate, batch, burn, -1, theta, g)
             all_theta[t] = theta

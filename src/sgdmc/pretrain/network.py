@@ -60,7 +60,7 @@ class Shape:
 
 
 def _fourier_table(width: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``(1000, width)`` features of the numbers: sines of geometric wavelengths, unit RMS."""
+    """Return ``(1000, width)`` features of the numbers: sines of geometric wavelengths."""
     x = (np.arange(N_NUMBERS) + 0.5) / N_NUMBERS
     n_waves = (width * 3) // 8
     frequency = np.geomspace(0.5, 250.0, n_waves)
@@ -205,14 +205,15 @@ class DigitNetwork(nn.Module):
         Tensor (n, length + n_query, width)
         """
         length = tokens.shape[1]
+        rotary_cos, rotary_sin = self.get_buffer("cos"), self.get_buffer("sin")
         if query_tokens is None or query_positions is None:
-            cos, sin = self.cos[:length], self.sin[:length]
+            cos, sin = rotary_cos[:length], rotary_sin[:length]
             everything = tokens
         else:
             everything = torch.cat((tokens, query_tokens), dim=1)
             where = torch.arange(length, device=tokens.device).expand(tokens.shape[0], -1)
             where = torch.cat((where, query_positions), dim=1)
-            cos, sin = self.cos[where][:, None], self.sin[where][:, None]
+            cos, sin = rotary_cos[where][:, None], rotary_sin[where][:, None]
         x = F.embedding(everything, self.table())
         for block in self.blocks:
             x = block(x, cos, sin, length, query_mask)

@@ -30,7 +30,7 @@ def orthogonalise(update: Tensor, *, n_iter: int = 5) -> Tensor:
         Singular values lie near 1 (within about .7 to 1.2).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = update / (update.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x: Tensor = update / (update.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(n_iter):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x

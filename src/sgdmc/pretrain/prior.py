@@ -7,6 +7,8 @@ variance. Beside each sequence stand *queries*: branches that ask for the law af
 that the series need not have visited, given only a prefix of the series.
 """
 
+# ruff: noqa: NPY002 (numba offers this generator alone inside compiled functions)
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 from __future__ import annotations
 
 import math

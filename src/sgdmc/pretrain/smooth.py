@@ -5,6 +5,8 @@ draws interpolates: one rule for Gaussian, heavy-tailed, skewed, bounded and clu
 one that is sampled by strata. Compiled with numba.
 """
 
+# ruff: noqa: NPY002 (numba offers this generator alone inside compiled functions)
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 from __future__ import annotations
 
 import math

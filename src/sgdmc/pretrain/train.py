@@ -303,7 +303,7 @@ def pretrain(
                 device=device,
                 half=half,
             )
-            (mean / len(plans)).backward()
+            torch.autograd.backward(mean / len(plans))
             log.add(batch, dense, query)
             n_tokens += plan.n * plan.length
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
