@@ -62,15 +62,17 @@ def plot_kernel(kernel: Kernel, *, title: str | None = None) -> Figure:
                 np.sqrt(kernel.blocks[i]), origin="lower", aspect="auto", interpolation="nearest"
             )
             missing = np.flatnonzero(~kernel.observed[i])
-            axis.plot(
-                np.full(len(missing), -0.03 * n),
-                missing,
-                "_",
-                color=COLOURS["run"],
-                markersize=5,
-                clip_on=False,
-                label="row filled" if kernel.completion != "none" else "row never visited",
-            )
+            if len(missing):
+                axis.plot(
+                    np.full(len(missing), -0.03 * n),
+                    missing,
+                    "_",
+                    color=COLOURS["run"],
+                    markersize=5,
+                    clip_on=False,
+                    label="row filled" if kernel.completion != "none" else "row never visited",
+                )
+                axis.legend(loc="upper left", labelcolor="white")
             where = "" if kernel.coordinates.is_identity else " (rotated)"
             axis.set(
                 xlim=(-0.06 * n, n),
@@ -79,8 +81,6 @@ def plot_kernel(kernel: Kernel, *, title: str | None = None) -> Figure:
                 title=f"{kernel.names[i] if not where else f'coordinate {i + 1}'}{where}",
             )
             axis.grid(False)
-            if len(missing):
-                axis.legend(loc="upper left", labelcolor="white")
         label = {"none": "unfilled"}.get(kernel.completion, kernel.completion)
         figure.suptitle(title or f"Kernel: {kernel.method}, lag {kernel.lag}, {label}")
         return figure
