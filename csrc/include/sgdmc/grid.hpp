@@ -45,7 +45,7 @@ inline std::int64_t min_max(const double* values, std::size_t rows, std::size_t 
     std::vector<double> lows(period, inf), highs(period, -inf), wrong(period, 0.0);
     const double* x = values + b * block * dim;
     const std::size_t n = (std::min(rows, (b + 1) * block) - b * block) * dim;
-    dispatch([&]() SGDMC_BODY {
+    dispatch([&](auto) SGDMC_BODY {
       // Four vectors of one column hide the latency of the comparisons; other widths have them already.
       if (dim == 1) {
         double lo[32], hi[32], nan[32];
@@ -120,7 +120,7 @@ inline std::int64_t encode(const double* values, std::size_t rows, std::size_t d
     std::int16_t* s = out + b * block * dim;
     const std::size_t n = (std::min(rows, (b + 1) * block) - b * block) * dim;
     bool wrong = false;
-    dispatch([&]() SGDMC_BODY {
+    dispatch([&](auto) SGDMC_BODY {
       const double *lo = lows.data(), *sc = scales.data();
       double nan[8] = {0, 0, 0, 0, 0, 0, 0, 0};
       std::size_t i = 0, phase = 0;

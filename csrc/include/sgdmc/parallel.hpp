@@ -10,6 +10,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -86,11 +87,22 @@ void parallel_for(std::size_t n_blocks, int n_threads, Stop& stop, Body&& body) 
   if (stop.requested()) throw Interrupted();
 }
 
-// Run-time dispatch: body() is compiled three times, for the baseline, AVX2 and AVX-512, and the widest
-// that the processor has is called. `body` must be a lambda marked SGDMC_BODY, so that it is inlined
-// into each copy. Results do not depend on the copy: contraction of a*b+c is off and sums are written
-// out lane by lane.
+// Run-time dispatch: body(Width<W>{}) is compiled three times, for vectors of W = 2, 4 and 8 doubles
+// (baseline, AVX2, AVX-512), and the widest that the processor has is called. `body` must be a lambda
+// marked SGDMC_BODY, so that it is inlined into each copy. Results do not depend on the copy: a*b+c is
+// never contracted, and sums are written out lane by lane. A body that takes no width works as well.
 #define SGDMC_BODY __attribute__((always_inline))
+
+template <int W>
+using Width = std::integral_constant<int, W>;
+
+template <int W, class Body>
+SGDMC_INLINE void call_with_width(Body& body) {
+  if constexpr (std::is_invocable_v<Body&, Width<W>>)
+    body(Width<W>{});
+  else
+    body();
+}
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SGDMC_HAS_DISPATCH 1
@@ -98,19 +110,19 @@ void parallel_for(std::size_t n_blocks, int n_threads, Stop& stop, Body&& body) 
 template <class Body>
 __attribute__((noinline, flatten, target("arch=x86-64-v4,prefer-vector-width=512"))) void run_avx512(
     Body& body) {
-  body();
+  call_with_width<8>(body);
 }
 template <class Body>
 __attribute__((noinline, flatten, target("arch=x86-64-v3"))) void run_avx2(Body& body) {
-  body();
-}
-template <class Body>
-__attribute__((noinline)) void run_baseline(Body& body) {
-  body();
+  call_with_width<4>(body);
 }
 #endif
+template <class Body>
+__attribute__((noinline)) void run_baseline(Body& body) {
+  call_with_width<2>(body);
+}
 
-// 512, 256 or 128: the widest vectors of this processor, or fewer if `limit_simd` said so.
+// Bits of the widest vectors to use: those of this processor, or fewer where a test lowered the limit.
 inline int& simd_limit() {
   static int limit = 512;
   return limit;
@@ -139,10 +151,8 @@ void dispatch(Body&& body) {
   const int width = simd_width();
   if (width == 512) return run_avx512(body);
   if (width == 256) return run_avx2(body);
-  return run_baseline(body);
-#else
-  body();
 #endif
+  run_baseline(body);
 }
 
 }  // namespace sgdmc
