@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -138,6 +139,56 @@ def _configuration(family: str, vocab: int) -> transformers.PreTrainedConfig:
             eos_token_id=None,
         )
     return transformers.LlamaConfig(**size)
+
+
+def softmax_after(lm, ids):
+    """Law of the next token after token ids, by one plain forward pass."""
+    with torch.inference_mode():
+        logits = lm.model(input_ids=torch.tensor([list(ids)])).logits[0, -1]
+    return torch.softmax(logits.double(), dim=-1).numpy()
+
+
+def law_after(lm, text, slot, depth=None):
+    """Row and off-state mass after a text, ``depth`` levels below the root."""
+    ids = lm.tokenizer(text)["input_ids"] + list(slot.lead)
+    paths = slot.paths
+    nodes = {(): (1.0, 1.0)}  # beginning of a path: restricted and full probability
+    for level in range(slot.depth if depth is None else depth + 1):
+        grown = {}
+        for start, (row, mass) in nodes.items():
+            below = paths[(paths[:, :level] == start).all(axis=1)]
+            law = softmax_after(lm, [*ids, *start])
+            children = np.unique(below[:, level])
+            for child in children:
+                share = law[child] / law[children].sum()
+                grown[(*start, int(child))] = (row * share, mass * law[child])
+        nodes = grown
+    rows = np.zeros(len(paths))
+    for start, (row, _) in nodes.items():
+        below = (paths[:, : len(start)] == start).all(axis=1)
+        rows[below] = row / below.sum()
+    return rows, 1.0 - sum(mass for _, mass in nodes.values())
+
+
+def texts_of(tm, runs):
+    """The texts that end with each state in turn; runs are (T, dim)."""
+    return [
+        tm.style.text([*runs[:r], run[: t + 1]])
+        for r, run in enumerate(runs)
+        for t in range(len(run))
+    ]
+
+
+@pytest.fixture(scope="session")
+def brute():
+    """Return ``law_after``: what packed rows must equal, by full forward passes."""
+    return law_after
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """Return ``texts_of``."""
+    return texts_of
 
 
 @pytest.fixture(scope="session")

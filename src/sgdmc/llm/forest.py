@@ -10,12 +10,15 @@ one root with all below it: what has to be evaluated together.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Tick = Callable[[int], None]
 
 
 def node_reference(index: IntArray) -> IntArray:
@@ -113,3 +116,39 @@ class Forest:
             above[rows, at] = True
             at = local[at]
         return above
+
+
+@dataclass(frozen=True)
+class Questions:
+    """At which places the law of the next token is wanted, and among which tokens.
+
+    Attributes
+    ----------
+    tables : list of (n_nodes, arity) int64
+        Candidate tokens; the number of candidates may differ between tables.
+    places : (m,) int64
+        Position of the context or index in the forest of the token *after* which to look.
+    table, row : (m,) int64
+        Which row of which table holds the candidates.
+    """
+
+    tables: list[IntArray]
+    places: IntArray
+    table: IntArray
+    row: IntArray
+
+    @property
+    def width(self) -> int:
+        """Largest number of candidates."""
+        return max(int(t.shape[1]) for t in self.tables)
+
+    @classmethod
+    def merge(cls, several: Sequence[Questions]) -> Questions:
+        """Put several sets of questions one after another, with all their tables."""
+        offsets = np.cumsum([0, *(len(q.tables) for q in several)])
+        return cls(
+            [table for q in several for table in q.tables],
+            np.concatenate([q.places for q in several]),
+            np.concatenate([q.table + o for q, o in zip(several, offsets[:-1], strict=True)]),
+            np.concatenate([q.row for q in several]),
+        )

@@ -12,7 +12,8 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +22,8 @@ import numpy.typing as npt
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from sgdmc.llm.forest import Forest, IntArray, node_reference
+from sgdmc.llm.forest import FloatArray, Forest, IntArray, Questions, Tick, node_reference
 
-FloatArray = npt.NDArray[np.float64]
-Tick = Callable[[int], None]
 CPU_CHUNK = 512
 GPU_CHUNKS = (512, 4096)
 
@@ -79,31 +78,6 @@ class _Buffer(Cache):  # type: ignore[misc]
 
     def __init__(self, window: _Window, n_layers: int) -> None:
         super().__init__(layers=[_Layer(window) for _ in range(n_layers)])
-
-
-@dataclass(frozen=True)
-class Questions:
-    """At which places the law of the next token is wanted, and among which tokens.
-
-    Attributes
-    ----------
-    tables : list of (n_nodes, arity) int64
-        Candidate tokens; the number of candidates may differ between tables.
-    places : (m,) int64
-        Position of the context or index in the forest of the token *after* which to look.
-    table, row : (m,) int64
-        Which row of which table holds the candidates.
-    """
-
-    tables: list[IntArray]
-    places: IntArray
-    table: IntArray
-    row: IntArray
-
-    @property
-    def width(self) -> int:
-        """Largest number of candidates."""
-        return max(int(t.shape[1]) for t in self.tables)
 
 
 @dataclass
@@ -168,12 +142,16 @@ class _Context:
         parameters = inspect.signature(model.forward).parameters
         self.keeps_logits = "logits_to_keep" in parameters
 
-    def _halve(self) -> None:
-        """Make room after the device ran out of memory, or give up."""
-        if self.chunk <= self.floor:
-            raise
-        torch.cuda.empty_cache()
-        self.chunk = max(self.chunk // 2, self.floor)
+    @contextmanager
+    def spare_memory(self) -> Iterator[None]:
+        """Halve the chunk where the device runs out of memory; the caller then tries again."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            if self.chunk <= self.floor:
+                raise
+            torch.cuda.empty_cache()
+            self.chunk = max(self.chunk // 2, self.floor)
 
     def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
         return torch.as_tensor(array, device=self.device)
@@ -253,15 +231,12 @@ class PackedContext(_Context):
         first, total = self.length, self.length + len(tokens)
         while self.length < total:
             start, stop = self.length, min(self.length + self.chunk, total)
-            try:
+            with self.spare_memory():
                 asked = reader.within(start, stop)
                 logits = self._extend(tokens[start - first : stop - first], reader, asked)
                 reader.take(asked, logits)
-            except torch.OutOfMemoryError:
-                self._halve()
-                continue
-            self.length = stop
-            tick(stop - start)
+                self.length = stop
+                tick(stop - start)
         return reader.answers()
 
     def _extend(self, tokens: IntArray, reader: _Reader, asked: IntArray) -> torch.Tensor:
@@ -289,14 +264,11 @@ class PackedContext(_Context):
         start = 0
         while start < len(forest):
             part = forest.chunk(start, self.chunk)
-            try:
+            with self.spare_memory():
                 asked = reader.within(part.start, part.stop)
                 reader.take(asked, self._branches(forest, part, questions.places[asked]))
-            except torch.OutOfMemoryError:
-                self._halve()
-                continue
-            start = part.stop
-            tick(part.stop - part.start)
+                start = part.stop
+                tick(part.stop - part.start)
         return reader.answers()
 
     def _branches(self, forest: Forest, part: slice, places: IntArray) -> torch.Tensor:

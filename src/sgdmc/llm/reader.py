@@ -7,28 +7,39 @@ refinement where it is one token a digit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from sgdmc.llm.forest import IntArray, node_reference
-from sgdmc.llm.model import NO_LIMIT, LanguageModel, load_model
-from sgdmc.llm.tokens import Layout, TokenMap, token_map
+from sgdmc._core.validate import as_choice, as_int, as_states
+from sgdmc.llm.forest import FloatArray, IntArray, Questions
+from sgdmc.llm.model import LanguageModel, load_model
+from sgdmc.llm.series import (
+    States,
+    Window,
+    check_range,
+    check_runs,
+    count_states,
+    probe_rows,
+    series_rows,
+    windows,
+)
+from sgdmc.llm.tokens import TokenMap, token_map
+from sgdmc.llm.tree import Refine, answer, plan, wanted_nodes
 
 if TYPE_CHECKING:
-    from sgdmc.llm.packed import Context, Tick
-    from sgdmc.llm.tree import Refine, Rows
+    from sgdmc.llm.packed import Context
 
-FloatArray = npt.NDArray[np.float64]
+Advance = Callable[[float], None]
 ProbeAs = Literal["continuation", "run"]
 
 
 def next_state_laws(
-    states: npt.ArrayLike | Sequence[npt.ArrayLike],
+    states: States,
     *,
     model: str | LanguageModel = "shipped",
     n_states: int | None = None,
@@ -121,289 +132,179 @@ def next_state_laws(
     Liu, Boullé, Sarfati, Earls: LLMs learn governing principles of dynamical systems, revealing
     an in-context neural scaling law. arXiv:2402.00795 (2024).
     """
-    runs = [run[:, None] for run in check_runs(states)]
-    n = _count(n_states, digits)
-    _check_range(runs, n, "states")
-    probes = None if probe is None else check_states(probe, "probe")
-    if probes is not None:
-        _check_range([probes[:, None]], n, "probe")
-    if probe_as not in ("continuation", "run"):
-        raise ValueError(
-            f"probe_as must be 'continuation' or 'run'; got {probe_as!r}. Use 'continuation' for "
-            "the next number of the last run."
-        )
-    if refine not in ("observed", "neighbours", "all"):
-        raise ValueError(
-            f"refine must be 'observed', 'neighbours' or 'all'; got {refine!r}. "
-            "Use 'all' for exact rows."
-        )
+    n = count_states(n_states, digits)
+    runs = check_runs(states, joint=False)
+    check_range(runs, n, "states")
+    probes = None
+    if probe is not None:
+        probes = as_states("probe", probe, ndim=(1,)).astype(np.int64)
+        check_range([probes[:, None]], n, "probe")
+    as_choice("probe_as", probe_as, ("continuation", "run"))
     lm = load_model(model)
     tm = token_map(lm, digits=digits, n_states=n_states)
-    levels = tm.slots[0].depth - 1
-    if depth is not None and not 0 <= depth <= levels:
-        raise ValueError(
-            f"depth must be 0 to {levels}, the tokens a number takes less one; got {depth}. "
-            "Leave it out for all."
-        )
-    job = _Job(lm, tm, refine, levels if depth is None else depth, chunk, probe_as == "run")
-    passes = [(runs, probes, 1)]
-    if mirror:
-        other = None if probes is None else n - 1 - probes
-        passes.append(([n - 1 - run for run in runs], other, -1))
-    parts = []
-    total = (sum(map(len, runs)) if probes is None else len(probes)) * len(passes)
-    with bar(lm, total, progress) as advance:
-        for text, asked, step in passes:
-            law, lost = _rows(job, text, asked, max_context, advance)
-            parts.append((law[:, ::step], lost))
-    rows, off = zip(*parts, strict=True)
-    return np.mean(rows, axis=0), np.mean(off, axis=0)
+    job = _Job(lm, tm, _refinement(tm, refine, depth), chunk, max_context, probe_as == "run")
+    laws = _both_ways(job, runs, probes, n, mirror=mirror, progress=progress)
+    return laws[0]
+
+
+def joint_state_laws(
+    states: States,
+    *,
+    model: str | LanguageModel = "shipped",
+    digits: int = 3,
+    refine: Refine = "all",
+    depth: int | None = None,
+    chunk: int | None = None,
+    max_context: int | None = None,
+    mirror: bool = False,
+    progress: bool = False,
+) -> list[tuple[FloatArray, FloatArray]]:
+    r"""Return the law of each coordinate of the next joint state, given those before it.
+
+    Coordinates are interleaved, ``"523:187,519:190,"``, and the model's chain rule over its own
+    tokens is the joint kernel,
+
+    .. math:: P(s' \mid s) = \prod_j P(s'^{(j)} \mid s, s'^{(1)}, …, s'^{(j-1)}).
+
+    Parameters
+    ----------
+    states : (T, dim) int, or sequence of (T_r, dim) int
+        One run of joint states, or several in one context; ``dim`` of 1 or more.
+    model, digits, refine, depth, chunk, max_context, mirror, progress
+        As in `next_state_laws`; ``mirror`` mirrors every coordinate.
+
+    Returns
+    -------
+    list of ``(rows, off)``, one a coordinate
+        For the first coordinate ``rows`` is (T, n) as in `next_state_laws`. For a later one the
+        condition includes the *observed* earlier coordinates of the next state, so the last state
+        of each run has no row: (T - n_runs, n).
+
+    Raises
+    ------
+    TypeError, ValueError, TokenMapError
+        As `next_state_laws`.
+
+    See Also
+    --------
+    sgdmc.llm.joint.JointReader : laws after any joint state, and simulation.
+    """
+    n = count_states(None, digits)
+    runs = check_runs(states, joint=True)
+    check_range(runs, n, "states")
+    lm = load_model(model)
+    tm = token_map(lm, digits=digits, dim=runs[0].shape[1])
+    job = _Job(lm, tm, _refinement(tm, refine, depth), chunk, max_context, False)
+    return _both_ways(job, runs, None, n, mirror=mirror, progress=progress)
 
 
 @dataclass(frozen=True)
 class _Job:
+    """What stays the same over the windows of one call."""
+
     lm: LanguageModel
     tm: TokenMap
-    refine: Refine
-    depth: int
+    refinement: tuple[Refine, list[int]]
     chunk: int | None
+    max_context: int | None
     fresh: bool
 
 
-def check_states(states: npt.ArrayLike, name: str) -> IntArray:
-    """Return a one-dimensional integer array, or say what is wrong with it."""
-    array = np.asarray(states)
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name} must be integers, the indices of states; got {array.dtype}. "
-            "Use Grid.encode to turn values into states."
-        )
-    if array.ndim != 1:
-        raise ValueError(
-            f"{name} must be one-dimensional; got shape {array.shape}. Read one coordinate at a "
-            "time, or use joint_state_laws."
-        )
-    return array.astype(np.int64)
+def _refinement(tm: TokenMap, refine: Refine, depth: int | None) -> tuple[Refine, list[int]]:
+    """Return how to refine, and how many levels of each coordinate's tree."""
+    as_choice("refine", refine, ("observed", "neighbours", "all"))
+    levels = [slot.depth - 1 for slot in tm.slots]
+    if depth is None:
+        return refine, levels
+    return refine, [min(as_int("depth", depth, minimum=0, maximum=max(levels)), k) for k in levels]
 
 
-def check_runs(states: npt.ArrayLike | Sequence[npt.ArrayLike]) -> list[IntArray]:
-    """Return one or several runs as a list of non-empty arrays."""
-    several = isinstance(states, list | tuple) and any(np.ndim(run) for run in states)
-    runs = list(cast(Sequence[npt.ArrayLike], states)) if several else [states]
-    out = [check_states(cast(npt.ArrayLike, run), "states") for run in runs]
-    for number, run in enumerate(out):
-        if not run.size:
-            raise ValueError(
-                f"states must hold at least one state a run; got none at run {number}. "
-                "Leave empty runs out."
-            )
-    return out
-
-
-def _count(n_states: int | None, digits: int | None) -> int:
-    if (n_states is None) == (digits is None):
-        raise ValueError(
-            f"exactly one of n_states and digits must be given; got n_states={n_states} and "
-            f"digits={digits}. Use n_states for 2 to 10 labels, digits for numbers."
-        )
-    if digits is not None:
-        if digits not in (1, 2, 3):
-            raise ValueError(f"digits must be 1, 2 or 3; got {digits}. Use 3 for 1000 states.")
-        return int(10**digits)
-    assert n_states is not None
-    if not 2 <= n_states <= 10:
-        raise ValueError(
-            f"n_states must be 2 to 10, one symbol each; got {n_states}. "
-            "Use digits=2 or 3 for more."
-        )
-    return int(n_states)
-
-
-def _check_range(runs: Sequence[IntArray], n: int, name: str) -> None:
-    for number, run in enumerate(runs):
-        bad = np.argwhere((run < 0) | (run >= n))
-        if bad.size:
-            where = f"{int(bad[0][0])}" + (f" of run {number}" if len(runs) > 1 else "")
-            raise ValueError(
-                f"{name} must lie in 0..{n - 1}; got {int(run[tuple(bad[0])])} at {where}. "
-                "Check digits or n_states, or clip."
-            )
-
-
-def _limit(job: _Job, max_context: int | None, smallest: int) -> int:
-    """Return how many tokens a window may hold."""
-    limit = job.lm.max_context
-    if max_context is not None:
-        if not smallest <= max_context <= limit:
-            raise ValueError(
-                f"max_context must lie between {smallest} tokens and the model's context; got "
-                f"{max_context}, and {job.lm.name} reads "
-                f"{'any length' if limit == NO_LIMIT else limit}. Choose a length in between."
-            )
-        limit = max_context
-    return limit
-
-
-@dataclass(frozen=True)
-class _Window:
-    """Runs that are read together; rows ``first..`` of them are kept."""
-
-    runs: list[IntArray]
-    first: int
-
-
-def _windows(
-    job: _Job, runs: list[IntArray], max_context: int | None, reserve: int
-) -> list[_Window]:
-    """Cut runs into windows that fit the context, each row in exactly one."""
-    tm = job.tm
-    block = sum(len(s.lead) + s.depth + len(s.tail) for s in tm.slots)
-    break_cost = len(tm.run_tail or ()) - len(tm.slots[-1].tail)
-    needed = len(tm.layout(runs).tokens) + reserve
-    limit = _limit(job, max_context, len(tm.prefix) + 4 * (block + max(break_cost, 0)) + reserve)
-    if needed <= limit:
-        return [_Window(runs, 0)]
-    if max_context is None:
-        raise ValueError(
-            f"states must fit the context of {job.lm.name}, {limit} tokens; got {needed} tokens "
-            f"for {sum(map(len, runs))} states. Use max_context={limit} to slide a window over "
-            "them, fewer states, or a larger lag."
-        )
-    room = limit - reserve - len(tm.prefix)
-    size = room // (block + max(break_cost, 0)) if len(runs) > 1 else room // block
-    stride = size // 2
-    flat = np.concatenate(runs)
-    breaks = np.cumsum([len(run) for run in runs])[:-1]
-    out, done = [], 0
-    while done < len(flat):
-        stop = min(done + (stride if done else size), len(flat))
-        start = max(stop - size, 0)
-        inside = breaks[(breaks > start) & (breaks < stop)] - start
-        out.append(_Window(np.split(flat[start:stop], inside), done - start))
-        done = stop
-    return out
-
-
-def _rows(
+def _both_ways(
     job: _Job,
     runs: list[IntArray],
     probes: IntArray | None,
-    max_context: int | None,
-    advance: Any,
-) -> tuple[FloatArray, FloatArray]:
-    """Return rows and off-state masses of one series, in one or several windows."""
-    tm, slot = job.tm, job.tm.slots[0]
+    n: int,
+    *,
+    mirror: bool,
+    progress: bool,
+) -> list[tuple[FloatArray, FloatArray]]:
+    """Return rows and off-state masses, averaged with the mirrored series' if so asked."""
+    total = (sum(map(len, runs)) if probes is None else len(probes)) * (1 + mirror)
+    with bar(job.lm, total, shown=progress) as advance:
+        laws = _laws(job, runs, probes, advance)
+        if not mirror:
+            return laws
+        flipped = None if probes is None else n - 1 - probes
+        others = _laws(job, [n - 1 - run for run in runs], flipped, advance)
+    return [
+        ((rows + back[:, ::-1]) / 2, (off + lost) / 2)
+        for (rows, off), (back, lost) in zip(laws, others, strict=True)
+    ]
+
+
+def _laws(
+    job: _Job, runs: list[IntArray], probes: IntArray | None, advance: Advance
+) -> list[tuple[FloatArray, FloatArray]]:
+    """Return rows and off-state masses of one series, read in one or several windows."""
+    tm = job.tm
     tm.prove(runs, job.lm.tokenizer)
-    block = len(slot.lead) + slot.depth + len(slot.tail)
-    reserve = len(slot.lead) + slot.depth
+    reserve = len(tm.slots[0].lead) + max(slot.depth for slot in tm.slots)
     if probes is not None:
-        reserve += block + len(tm.run_tail or ())
-    windows = _windows(job, runs, max_context, reserve)
+        reserve += tm.slots[0].width + len(tm.run_tail or ())
+    cut = windows(job.lm, tm, runs, limit=job.max_context, reserve=reserve)
     if probes is not None:
-        return _read(job, windows[-1].runs, 0, probes, advance)
-    parts = [_read(job, w.runs, w.first, None, advance) for w in windows]
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        return _read(job, cut[-1], probes, advance)
+    parts = [_read(job, window, None, advance) for window in cut]
+    return [
+        (np.concatenate([p[j][0] for p in parts]), np.concatenate([p[j][1] for p in parts]))
+        for j in range(len(tm.slots))
+    ]
 
 
 def _read(
-    job: _Job, runs: list[IntArray], first: int, probes: IntArray | None, advance: Any
-) -> tuple[FloatArray, FloatArray]:
-    """Return the rows of one window from row ``first`` on, or of probes after it."""
-    from sgdmc.llm.tree import answer, plan, wanted_nodes
+    job: _Job, window: Window, probes: IntArray | None, advance: Advance
+) -> list[tuple[FloatArray, FloatArray]]:
+    """Return the laws that one window gives: one reading, then one forest a coordinate."""
+    tm = job.tm
+    refine, depths = job.refinement
+    text = tm.layout(window.runs)
+    tokens = np.concatenate((text.tokens, np.array(tm.slots[0].lead, dtype=np.int64)))
+    plans = []
+    for j, slot in enumerate(tm.slots):
+        if probes is None:
+            rows = series_rows(tm, text, np.concatenate(window.runs), window, j)
+        else:
+            rows = probe_rows(tm, text, probes, fresh=job.fresh)
+        wanted = wanted_nodes(slot, rows, refine=refine, depth=depths[j])
+        plans.append((len(rows.root), plan(slot, rows, wanted)))
+    positions, work = plans[0][0], len(tokens) + sum(len(made.forest) for _, made in plans)
 
-    tm, slot = job.tm, job.tm.slots[0]
-    text = tm.layout(runs)
-    tokens = np.concatenate((text.tokens, np.array(slot.lead, dtype=np.int64)))
-    if probes is None:
-        rows = _series_rows(tm, text, np.concatenate(runs)[:, 0], first)
-    else:
-        rows = _probe_rows(tm, text, probes, job.fresh)
-    n = len(rows.root)
-    made = plan(slot, rows, wanted_nodes(slot, rows, refine=job.refine, depth=job.depth))
-    tick = _share(advance, n, len(tokens) + len(made.forest))
+    def tick(count: int) -> None:
+        advance(positions * count / work)
+
     context = open_context(job.lm, len(tokens), job.chunk)
-    from_context = context.read(tokens, made.to_context, tick)
-    return answer(slot, made, from_context, context, tick, n)
-
-
-def _series_rows(tm: TokenMap, text: Layout, states: IntArray, first: int) -> Rows:
-    """Return where the law after each state from ``first`` on is read."""
-    from sgdmc.llm.tree import Rows
-
-    slot = tm.slots[0]
-    at = text.path_at[:, 0]
-    last = len(at) - 1
-    following = ~text.run_end
-    following[last] = False
-    follow = np.minimum(np.arange(len(at)) + 1, last)
-    root = np.where(following, at[follow] - 1, at + slot.depth + len(slot.tail) - 1)
-    root[last] += len(slot.lead)  # written after the last block
-    observed = np.where(following[:, None], at[follow][:, None] + np.arange(slot.depth), 0)
-    centre = np.where(following, states[follow], states)
-    # where a newline merges with the tail, the text that stops at the tail is a branch of its own
-    stem = np.array([*slot.tail, *slot.lead], dtype=np.int64)
-    plain = not slot.lead and tm.run_tail is not None and tm.run_tail[: len(slot.tail)] == slot.tail
-    ends = np.flatnonzero(text.run_end & (np.arange(len(at)) >= first) & (not plain))
-    chains = np.tile(stem, (len(ends), 1))
-    stem_tokens, stem_parents, root[ends] = _chain(at[ends] + slot.depth - 1, chains)
-    return Rows(root[first:], observed[first:], centre[first:], stem_tokens, stem_parents)
-
-
-def _probe_rows(tm: TokenMap, text: Layout, probes: IntArray, fresh: bool) -> Rows:
-    """Return where the law after each hypothetical present state is read."""
-    from sgdmc.llm.tree import Rows
-
-    slot = tm.slots[0]
-    after, join = joint(tm, text, fresh)
-    m = len(probes)
-    pieces = [np.tile(np.array(p, dtype=np.int64), (m, 1)) for p in (join, slot.tail, slot.lead)]
-    chain = np.concatenate((pieces[0], slot.paths[probes], pieces[1], pieces[2]), axis=1)
-    tokens, parents, tips = _chain(np.full(m, after), chain)
-    none = np.zeros((m, slot.depth), dtype=np.int64)
-    return Rows(tips, none, probes, tokens, parents)
-
-
-def joint(tm: TokenMap, text: Layout, fresh: bool) -> tuple[int, tuple[int, ...]]:
-    """Return after which position a further state hangs, and the tokens before its path."""
-    first, last = tm.slots[0], tm.slots[-1]
-    end = int(text.path_at[-1, -1]) + last.depth - 1
-    if not fresh:
-        return end + len(last.tail) + len(first.lead), ()
-    if tm.run_tail is None:
-        raise ValueError(
-            "probe_as must be 'continuation' for a tokenizer without a newline; got 'run'. "
-            "Use another model for runs of their own."
-        )
-    return end, (*tm.run_tail, *first.lead)
-
-
-def _chain(after: IntArray, chain: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Return tokens, parents and last references of (m, c) chains after positions ``after``."""
-    m, c = chain.shape
-    index = np.arange(m * c).reshape(m, c)
-    parents = node_reference(index - 1)
-    parents[:, :1] = after[:, None]
-    return chain.reshape(-1), parents.reshape(-1), node_reference(index[:, c - 1 :].sum(axis=1))
+    asked = [made.to_context for _, made in plans]
+    answers = context.read(tokens, Questions.merge(asked), tick)
+    parts = np.split(answers, np.cumsum([len(q.places) for q in asked])[:-1])
+    return [
+        answer(slot, made, part, context, tick, n)
+        for slot, (n, made), part in zip(tm.slots, plans, parts, strict=True)
+    ]
 
 
 def open_context(lm: LanguageModel, capacity: int, chunk: int | None, scratch: int = 0) -> Context:
     """Return an empty context of the kind that the model's attention allows."""
     from sgdmc.llm.packed import BatchedContext, PackedContext
 
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1; got {chunk}. Use 256 to 512 on a CPU.")
+    if chunk is not None:
+        as_int("chunk", chunk, minimum=1)
     if lm.packed:
         return PackedContext(lm.model, capacity=capacity, chunk=chunk, scratch=scratch)
     return BatchedContext(lm.model, chunk=chunk)
 
 
-def _share(advance: Any, positions: int, tokens: int) -> Tick:
-    """Return a tick that counts tokens and advances the bar by the matching share of positions."""
-    return lambda count: advance(positions * count / tokens)
-
-
 @contextmanager
-def bar(lm: LanguageModel, total: int, shown: bool) -> Iterator[Any]:
+def bar(lm: LanguageModel, total: int, *, shown: bool) -> Iterator[Advance]:
     """Show which model reads, where, how far it is, and positions a second."""
     if not shown:
         yield lambda _: None

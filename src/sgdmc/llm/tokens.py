@@ -96,6 +96,11 @@ class Slot:
         """Number of tokens of a path."""
         return len(self.tables)
 
+    @property
+    def width(self) -> int:
+        """Number of tokens of a block."""
+        return len(self.lead) + self.depth + len(self.tail)
+
     def blocks(self, states: IntArray) -> IntArray:
         """Return the (len(states), block length) tokens of states."""
         ends = [
@@ -158,7 +163,7 @@ class TokenMap:
         done, last = 0, self.slots[-1]
         for number, run in enumerate(runs):
             row = np.concatenate([s.blocks(run[:, j]) for j, s in enumerate(self.slots)], axis=1)
-            widths = [len(s.lead) + s.depth + len(s.tail) for s in self.slots]
+            widths = [s.width for s in self.slots]
             offsets = np.cumsum([0, *widths[:-1]]) + [len(s.lead) for s in self.slots]
             path_at.append(at + np.arange(len(run))[:, None] * row.shape[1] + offsets)
             block = row.reshape(-1)
@@ -271,7 +276,7 @@ def _inspect(tokenizer: Any, style: Style, n_states: int, dim: int) -> TokenMap:
         blocks = _blocks(tokenizer, before, [style.write(s, last) for s in range(n_states)])
         slots.append(_slot(tokenizer, blocks))
     whole = _ids(tokenizer, [reference])[0]
-    length = len(anchors) * sum(len(s.lead) + s.depth + len(s.tail) for s in slots)
+    length = len(anchors) * sum(s.width for s in slots)
     prefix = whole[: len(whole) - length]
     found = TokenMap(style, n_states, prefix, slots, None)
     found = TokenMap(style, n_states, prefix, slots, _run_tail(tokenizer, found, anchors))

@@ -9,14 +9,16 @@ mass.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from sgdmc.llm.forest import Forest, IntArray, node_reference
-from sgdmc.llm.packed import Context, FloatArray, Questions, Tick
+from sgdmc.llm.forest import FloatArray, Forest, IntArray, Questions, Tick, node_reference
 from sgdmc.llm.tokens import Slot
+
+if TYPE_CHECKING:
+    from sgdmc.llm.packed import Context
 
 Refine = Literal["observed", "neighbours", "all"]
 BoolArray = npt.NDArray[np.bool_]
@@ -97,7 +99,7 @@ def plan(slot: Slot, rows: Rows, wanted: list[BoolArray]) -> Plan:
             table = slot.tables[level - 1]
             arity = table.shape[1]
             place = np.zeros((n, nodes), dtype=np.int64)
-            on_path = np.arange(nodes) == (_node_of(slot, rows, level))[:, None]
+            on_path = np.arange(nodes) == (rows.centre // (len(slot.paths) // nodes))[:, None]
             on_path &= rows.observed[:, level - 1, None] > 0
             place[on_path] = np.broadcast_to(rows.observed[:, level - 1, None], place.shape)[
                 on_path
@@ -122,16 +124,6 @@ def plan(slot: Slot, rows: Rows, wanted: list[BoolArray]) -> Plan:
         where[~off],
         where[off],
     )
-
-
-def _node_of(slot: Slot, rows: Rows, level: int) -> IntArray:
-    """Return the node of a level that lies above each row's centre."""
-    return rows.centre // (len(slot.paths) // len_of_level(slot, level))
-
-
-def len_of_level(slot: Slot, level: int) -> int:
-    """Return the number of nodes of a level (level ``depth``: the states)."""
-    return int(np.prod([t.shape[1] for t in slot.tables[:level]], dtype=np.int64))
 
 
 def _questions(slot: Slot, places: IntArray, where: IntArray) -> Questions:
