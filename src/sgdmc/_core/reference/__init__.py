@@ -2,12 +2,22 @@
 
 from sgdmc._core.reference.barycenter import quantile_barycenters, sinkhorn_barycenters
 from sgdmc._core.reference.grid import encode, min_max, parse_digits, write_digits
+from sgdmc._core.reference.random import logistic, random_bits, sine_cosine
+from sgdmc._core.reference.sgd import run_sgd
+from sgdmc._core.reference.stationary import absorption_dense, stationary_banded, stationary_dense
 
 __all__ = [
+    "absorption_dense",
     "encode",
+    "logistic",
     "min_max",
     "parse_digits",
     "quantile_barycenters",
+    "random_bits",
+    "run_sgd",
+    "sine_cosine",
     "sinkhorn_barycenters",
+    "stationary_banded",
+    "stationary_dense",
     "write_digits",
 ]

@@ -1,0 +1,81 @@
+"""Stationary laws and absorption probabilities by state reduction, in plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["absorption_dense", "stationary_banded", "stationary_dense"]
+
+Array = NDArray[np.float64]
+
+
+def _reduce(a: Array, keep: int) -> tuple[Array, int]:
+    """Eliminate states n-1, ..., keep in place; -1, or a state that leads to no lower one."""
+    sums = np.zeros(len(a))
+    for k in range(len(a) - 1, keep - 1, -1):
+        sums[k] = a[k, :k].sum()
+        if not sums[k] > 0:
+            return sums, k
+        a[:k, k] /= sums[k]
+        a[:k, :k] += np.outer(a[:k, k], a[k, :k])
+    return sums, -1
+
+
+def stationary_dense(p: Array, n_threads: int) -> tuple[Array, int]:
+    """Stationary law of a full matrix, and -1 or a state that leads to no lower one."""
+    a = p.copy()
+    _, bad = _reduce(a, 1)
+    pi = np.zeros(len(a))
+    pi[0] = 1.0
+    if bad < 0:
+        for k in range(1, len(a)):
+            pi[k] = pi[:k] @ a[:k, k]
+            if pi[k] > 1e100:
+                pi[: k + 1] *= 1e-100
+    return pi / pi.sum(), bad
+
+
+def stationary_banded(
+    values: Array,
+    columns: NDArray[np.int32],
+    starts: NDArray[np.int32],
+    lower: int,
+    upper: int,
+    n_threads: int,
+) -> tuple[Array, int]:
+    """The same for a CSR matrix with ``i - lower <= j <= i + upper``."""
+    n = len(starts) - 1
+    band = np.zeros((n, lower + upper + 1))  # band[i, j - i + lower] is P[i, j]
+    rows = np.repeat(np.arange(n), np.diff(starts))
+    np.add.at(band, (rows, columns - rows + lower), values)
+    for k in range(n - 1, 0, -1):
+        left = max(0, k - lower)
+        row = band[k, left - k + lower : lower]
+        total = row.sum()
+        if not total > 0:
+            return np.zeros(n), k
+        for i in range(max(0, k - upper), k):
+            band[i, k - i + lower] /= total
+            band[i, left - i + lower : k - i + lower] += band[i, k - i + lower] * row
+    pi = np.zeros(n)
+    pi[0] = 1.0
+    for k in range(1, n):
+        for i in range(max(0, k - upper), k):
+            pi[k] += pi[i] * band[i, k - i + lower]
+        if pi[k] > 1e100:
+            pi[: k + 1] *= 1e-100
+    return pi / pi.sum(), -1
+
+
+def absorption_dense(p: Array, keep: int, n_threads: int) -> tuple[Array, int]:
+    """Law of the state in which a chain is absorbed, the first `keep` states being absorbing."""
+    a = p.copy()
+    sums, bad = _reduce(a, keep)
+    out = np.zeros((len(a), keep))
+    out[:keep] = np.eye(keep)
+    if bad < 0:
+        for k in range(keep, len(a)):
+            out[k] = (a[k, :k] / sums[k]) @ out[:k]
+            out[k] /= out[k].sum()
+    return out, bad

@@ -1,0 +1,607 @@
+"""The long run of a finite chain: classes, stationary laws, rates, and where it is absorbed.
+
+Words: state ``j`` is *accessible* from ``i`` if some power of ``P`` has a positive entry there; a
+*communicating class* is a largest set of states accessible from each other; it is *recurrent* if
+the chain cannot leave it, else *transient*. A chain with one class is *irreducible*. The *period*
+of a class is the greatest common divisor of the lengths of its loops. The *absolute spectral gap* is
+``1 − |λ₂|``, the *relaxation time* its inverse, an *implied timescale* ``−lag / ln|λ|``, and the
+*mixing time* is the first ``t`` at which every row of ``P^t`` is within ``eps`` of the stationary
+law in total variation.
+
+Every function takes ``P`` as a dense row-stochastic array or as any scipy sparse matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csgraph
+from scipy.sparse.linalg import eigs
+
+from sgdmc._core import backend as kernels
+from sgdmc._core import validate
+
+__all__ = [
+    "CommunicatingClasses",
+    "absorption_probabilities",
+    "communicating_classes",
+    "implied_timescales",
+    "mixing_time",
+    "period",
+    "relaxation_time",
+    "spectral_gap",
+    "stationary_distribution",
+]
+
+Array = NDArray[np.float64]
+MAX_DENSE = 5000  # states up to which a sparse chain is turned into a full matrix
+MAX_BAND = 2**29  # entries of the band that a sparse elimination may fill (4 GiB)
+
+
+@dataclass(frozen=True)
+class CommunicatingClasses:
+    """How the states of a chain fall into communicating classes.
+
+    Attributes
+    ----------
+    classes : tuple of ndarray of int
+        State indices of each class, ascending; classes ordered by their first state.
+    recurrent : ndarray of bool, shape (n_classes,)
+        Whether the chain cannot leave that class.
+    """
+
+    classes: tuple[NDArray[np.int64], ...]
+    recurrent: NDArray[np.bool_]
+
+    @property
+    def is_irreducible(self) -> bool:
+        """Whether all states communicate."""
+        return len(self.classes) == 1
+
+    @property
+    def recurrent_classes(self) -> tuple[NDArray[np.int64], ...]:
+        """The classes that the chain cannot leave."""
+        return tuple(c for c, r in zip(self.classes, self.recurrent, strict=True) if r)
+
+    @property
+    def transient_states(self) -> NDArray[np.int64]:
+        """States that are left for good sooner or later, ascending."""
+        left = [c for c, r in zip(self.classes, self.recurrent, strict=True) if not r]
+        return np.sort(np.concatenate(left)) if left else np.empty(0, dtype=np.int64)
+
+
+def communicating_classes(P: Any) -> CommunicatingClasses:
+    """Communicating classes of a chain, and which of them are recurrent.
+
+    Parameters
+    ----------
+    P : array_like or sparse matrix, shape (n, n)
+        Row-stochastic.
+
+    Returns
+    -------
+    CommunicatingClasses
+
+    Raises
+    ------
+    ValueError
+        If ``P`` is not row-stochastic.
+
+    Notes
+    -----
+    The strongly connected components of the graph of positive entries, ``O(n + nnz)``.
+
+    Examples
+    --------
+    >>> found = communicating_classes([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> [c.tolist() for c in found.classes], found.recurrent.tolist()
+    ([[0], [1], [2]], [False, True, True])
+    """
+    return _classes(_graph(validate.as_transition_matrix(P)))
+
+
+def period(P: Any) -> int:
+    """Period of an irreducible chain: the greatest common divisor of the lengths of its loops.
+
+    Parameters
+    ----------
+    P : array_like or sparse matrix, shape (n, n)
+        Row-stochastic.
+
+    Returns
+    -------
+    int
+        One for an aperiodic chain.
+
+    Raises
+    ------
+    ValueError
+        If ``P`` is not row-stochastic, or has several recurrent classes (they are named). With
+        transient states, the period is that of the recurrent class.
+
+    Notes
+    -----
+    ``gcd`` over edges of ``level(u) + 1 − level(v)``, levels from a breadth-first search.
+
+    Examples
+    --------
+    >>> period([[0.0, 1.0], [1.0, 0.0]])
+    2
+    """
+    graph = _graph(validate.as_transition_matrix(P))
+    return _period(graph, _only_recurrent(_classes(graph)))[0]
+
+
+def stationary_distribution(P: Any, *, n_threads: int | None = None, backend: str = "cpp") -> Array:
+    """Stationary distribution ``pi`` of a chain: ``pi P = pi``, ``Σ pi = 1``.
+
+    Parameters
+    ----------
+    P : array_like or sparse matrix, shape (n, n)
+        Row-stochastic, with one recurrent class; it may be periodic.
+    n_threads : int, optional
+        Threads; results do not depend on it. All processors by default.
+    backend : {"cpp", "numba", "numpy"}, optional
+        Same result, other speed.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Zero at transient states.
+
+    Raises
+    ------
+    ValueError
+        If ``P`` is not row-stochastic, or has several recurrent classes: they are named, since any
+        mixture of their stationary distributions is stationary.
+    MemoryError
+        If a sparse ``P`` needs a band of more than 2**29 entries even after reordering.
+
+    Notes
+    -----
+    State reduction [1]_: no subtraction anywhere, so that each component is right to about
+    ``n`` rounding errors, relative to itself, even where the chain nearly falls apart and linear
+    solvers or eigensolvers return negative entries. Dense: blocked, ``O(2 n³/3)``. Sparse: within
+    the band left by reverse Cuthill–McKee, ``O(n w²)`` for bandwidth ``w``, rescaled on the way, so
+    that components may be as small as the smallest double.
+
+    References
+    ----------
+    .. [1] Grassmann, Taksar, Heyman, "Regenerative analysis and steady state distributions for
+       Markov chains", Operations Research 33(5), 1985.
+
+    Examples
+    --------
+    >>> stationary_distribution([[0.9, 0.1], [0.3, 0.7]]).round(12).tolist()
+    [0.75, 0.25]
+    """
+    matrix = validate.as_transition_matrix(P)
+    threads = validate.as_threads(n_threads)
+    pi, bad = _stationary(matrix, threads, backend)
+    if bad < 0:
+        return pi
+    states = _only_recurrent(communicating_classes(matrix))
+    out = np.zeros(matrix.shape[0])
+    inner = matrix[states][:, states]
+    inner = sp.csr_array(inner) if _is_sparse(inner) else np.ascontiguousarray(inner)
+    out[states], bad = _stationary(inner, threads, backend)
+    if bad >= 0:
+        raise ValueError(
+            "P must connect its states by probabilities that doubles can hold; got state "
+            f"{states[bad]}, whose way out underflows. Raise its tiny entries."
+        )
+    return out
+
+
+def spectral_gap(P: Any) -> float:
+    """Absolute spectral gap ``1 − |λ₂|``, the largest modulus among eigenvalues other than one.
+
+    Parameters
+    ----------
+    P : array_like or sparse matrix, shape (n, n)
+        Row-stochastic, with one recurrent, aperiodic class.
+
+    Returns
+    -------
+    float
+        In (0, 1]; one for a chain with a single state.
+
+    Raises
+    ------
+    ValueError
+        If ``P`` is not row-stochastic, has several recurrent classes, or is periodic; the classes
+        are named.
+
+    Notes
+    -----
+    Dense: all eigenvalues, ``O(n³)``, with an absolute error of about 1e-15 times their condition.
+    Sparse, beyond 500 states: the dominant ones only, by Arnoldi iterations.
+
+    Examples
+    --------
+    >>> round(spectral_gap([[0.9, 0.1], [0.3, 0.7]]), 12)
+    0.4
+    """
+    matrix = validate.as_transition_matrix(P)
+    _check_ergodic(matrix)
+    return float(1.0 - _moduli(matrix, 1)[0]) if matrix.shape[0] > 1 else 1.0
+
+
+def relaxation_time(P: Any) -> float:
+    """Relaxation time ``1 / (1 − |λ₂|)``, in steps.
+
+    Parameters
+    ----------
+    P : array_like or sparse matrix, shape (n, n)
+        Row-stochastic, with one recurrent, aperiodic class.
+
+    Returns
+    -------
+    float
+        At least one.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`spectral_gap`.
+
+    Examples
+    --------
+    >>> round(relaxation_time([[0.9, 0.1], [0.3, 0.7]]), 12)
+    2.5
+    """
+    return 1.0 / spectral_gap(P)
+
+
+def implied_timescales(P: Any, *, lag: float = 1, k: int | None = None) -> Array:
+    """Implied timescales ``−lag / ln|λ_i|`` of the eigenvalues after the first, longest first.
+
+    Parameters
+    ----------
+    P : array_like or sparse matrix, shape (n, n)
+        Row-stochastic; the kernel over `lag` steps.
+    lag : float, optional
+        Steps that one application of ``P`` stands for; positive.
+    k : int, optional
+        How many; all ``n − 1`` by default (for a sparse ``P``, at most ``n − 3``).
+
+    Returns
+    -------
+    ndarray, shape (k,)
+        In the unit of `lag`. Infinite for each eigenvalue of modulus one beyond the first (several
+        recurrent classes, or a period), zero for an eigenvalue zero.
+
+    Raises
+    ------
+    ValueError
+        If ``P`` is not row-stochastic, `lag` is not positive or `k` is not in [0, n − 1].
+
+    Notes
+    -----
+    ``|λ|`` is used, so that negative and complex eigenvalues have timescales too.
+
+    Examples
+    --------
+    >>> implied_timescales([[0.9, 0.1], [0.3, 0.7]], lag=10).round(4).tolist()
+    [19.5762]
+    """
+    matrix = validate.as_transition_matrix(P)
+    n = matrix.shape[0]
+    lag = validate.as_positive("lag", lag)
+    k = n - 1 if k is None else validate.as_int("k", k, minimum=0, maximum=n - 1)
+    moduli = _moduli(matrix, k)[:k]
+    moduli = np.where(moduli > 1 - 1e-14, 1.0, moduli)
+    with np.errstate(divide="ignore"):
+        return np.asarray(-lag / np.log(moduli)) + 0.0
+
+
+def mixing_time(P: Any, *, eps: float = 0.25) -> int:
+    """Mixing time ``t_mix(eps) = min{t : max_x TV(P^t(x, ·), pi) ≤ eps}``, in steps.
+
+    Parameters
+    ----------
+    P : array_like or sparse matrix, shape (n, n)
+        Row-stochastic, with one recurrent, aperiodic class.
+    eps : float, optional
+        Distance in total variation, in (0, 1).
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        As for :func:`spectral_gap`; if `eps` is not in (0, 1); if a sparse ``P`` has more than 5000
+        states, since powers of it are full.
+
+    Notes
+    -----
+    The distance does not increase with ``t``: powers ``P^(2^j)`` by squaring until it is small
+    enough, then bisection, ``O(n³ log t)``.
+
+    References
+    ----------
+    .. [1] Levin, Peres, "Markov Chains and Mixing Times", 2nd ed., AMS 2017, section 4.5.
+
+    Examples
+    --------
+    >>> mixing_time([[0.9, 0.1], [0.3, 0.7]], eps=0.25)
+    3
+    """
+    matrix = validate.as_transition_matrix(P)
+    eps = validate.as_positive("eps", eps)
+    if eps >= 1:
+        raise ValueError(f"eps must be below 1; got {eps}. Every law is within 1 of every other.")
+    _check_ergodic(matrix)
+    full = _dense(matrix)
+    pi = stationary_distribution(matrix)
+
+    def distance(power: Array) -> float:
+        return float(0.5 * np.abs(power - pi).sum(axis=1).max())
+
+    if distance(np.eye(len(pi))) <= eps:
+        return 0
+    powers = [full]
+    while distance(powers[-1]) > eps:
+        square = powers[-1] @ powers[-1]
+        powers.append(square / square.sum(axis=1, keepdims=True))
+    if len(powers) == 1:
+        return 1
+    time: int = 2 ** (len(powers) - 2)
+    below = powers[-2]
+    for j in range(len(powers) - 3, -1, -1):
+        trial = below @ powers[j]
+        if distance(trial) > eps:
+            time, below = time + 2**j, trial
+    return time + 1
+
+
+def absorption_probabilities(
+    P: Any,
+    *,
+    targets: list[ArrayLike] | None = None,
+    n_threads: int | None = None,
+    backend: str = "cpp",
+) -> Array:
+    """Probability, from each state, of reaching each of several target sets before the others.
+
+    ``h_k(x) = Prob(the chain from x hits target k first)``: one on target ``k``, zero on the other
+    targets, and ``h_k(x) = Σ_y P(x, y) h_k(y)`` elsewhere.
+
+    Parameters
+    ----------
+    P : array_like or sparse matrix, shape (n, n)
+        Row-stochastic.
+    targets : list of array_like of int, optional
+        Disjoint, non-empty sets of state indices. By default the recurrent classes, in the order of
+        their first states.
+    n_threads, backend
+        As for :func:`stationary_distribution`.
+
+    Returns
+    -------
+    ndarray, shape (n, n_targets)
+        Rows sum to one.
+
+    Raises
+    ------
+    ValueError
+        If ``P`` is not row-stochastic, a target is empty, out of range or meets another, or some
+        state never reaches a target (it is named).
+
+    Notes
+    -----
+    State reduction, as in :func:`stationary_distribution`: right component by component,
+    ``O(n³)``; a sparse ``P`` is made full (at most 5000 states besides the targets).
+
+    Examples
+    --------
+    The gambler's ruin with 3 coins at stake:
+
+    >>> P = [[1, 0, 0, 0], [0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5], [0, 0, 0, 1]]
+    >>> absorption_probabilities(P)[1].round(12).tolist()
+    [0.666666666667, 0.333333333333]
+    """
+    matrix = validate.as_transition_matrix(P)
+    n = matrix.shape[0]
+    if targets is None:
+        sets: list[NDArray[Any]] = list(communicating_classes(matrix).recurrent_classes)
+    else:
+        sets = _as_targets(targets, n)
+    owner = np.full(n, -1)
+    for k, states in enumerate(sets):
+        owner[states] = k
+    outside = np.flatnonzero(owner < 0)
+    out = np.zeros((n, len(sets)))
+    out[owner >= 0, owner[owner >= 0]] = 1.0
+    if not len(outside):
+        return out
+    merged = np.zeros((len(sets) + len(outside),) * 2)
+    merged[range(len(sets)), range(len(sets))] = 1.0
+    rows = matrix[outside]
+    merged[len(sets) :, len(sets) :] = _dense(rows[:, outside])
+    merged[len(sets) :, : len(sets)] = rows @ out
+    result, bad = kernels(backend).absorption_dense(
+        merged, len(sets), validate.as_threads(n_threads)
+    )
+    if bad >= 0:
+        found = _unreachable(_graph(matrix), owner)
+        raise ValueError(
+            f"targets must be reachable from every state; got none from {_listed(found)}. "
+            "Add their recurrent class as a target."
+        )
+    out[outside] = result[len(sets) :]
+    return out
+
+
+def _stationary(matrix: Any, threads: int, backend: str) -> tuple[Array, int]:
+    module = kernels(backend)
+    if not _is_sparse(matrix):
+        pi, bad = module.stationary_dense(matrix, threads)
+        return pi, int(bad)
+    n = matrix.shape[0]
+    order = None
+    lower, upper = _bandwidth(matrix)
+    if min(lower, upper) > 32:
+        order = csgraph.reverse_cuthill_mckee(sp.csr_matrix(matrix), symmetric_mode=False)
+        reordered = sp.csr_array(matrix[order][:, order])
+        band = _bandwidth(reordered)
+        if band[0] * band[1] < lower * upper:
+            matrix, (lower, upper) = reordered, band
+        else:
+            order = None
+    if n * (lower + upper + 129) > MAX_BAND:
+        raise MemoryError(
+            f"P must have a band of at most {MAX_BAND} entries; got {n} rows of "
+            f"{lower + upper + 1}. Use coarser bins, or lump states first."
+        )
+    pi, bad = module.stationary_banded(
+        matrix.data,
+        matrix.indices.astype(np.int32, copy=False),
+        matrix.indptr.astype(np.int32, copy=False),
+        lower,
+        upper,
+        threads,
+    )
+    if order is not None:
+        inverse = np.empty_like(pi)
+        inverse[order] = pi
+        pi, bad = inverse, order[bad] if bad >= 0 else bad
+    return pi, int(bad)
+
+
+def _is_sparse(matrix: Any) -> bool:
+    return bool(sp.issparse(matrix))
+
+
+def _bandwidth(matrix: Any) -> tuple[int, int]:
+    """Largest ``i − j`` and ``j − i`` over the entries."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    offset = matrix.indices - rows
+    return max(0, int(-offset.min(initial=0))), max(0, int(offset.max(initial=0)))
+
+
+def _moduli(matrix: Any, k: int) -> Array:
+    """Moduli of the eigenvalues after the first, largest first; at least `k` of them."""
+    n = matrix.shape[0]
+    if not _is_sparse(matrix) or n <= 500 or k > n // 4:
+        values = np.abs(np.linalg.eigvals(_dense(matrix)))
+    else:
+        start = np.cos(np.arange(1.0, n + 1))
+        values = np.abs(
+            eigs(
+                matrix, k=k + 1, which="LM", ncv=max(40, 2 * k + 20), v0=start, tol=1e-12,
+                maxiter=10000, return_eigenvectors=False,
+            )
+        )  # fmt: skip
+    return np.asarray(np.sort(values)[::-1][1:])
+
+
+def _dense(matrix: Any) -> Array:
+    if not _is_sparse(matrix):
+        return np.asarray(matrix)
+    if max(matrix.shape) > MAX_DENSE:
+        raise ValueError(
+            f"P must have at most {MAX_DENSE} states to be made full; got {matrix.shape[0]}. "
+            "Lump states first."
+        )
+    return np.asarray(matrix.toarray())
+
+
+def _graph(matrix: Any) -> sp.csr_array:
+    """Pattern of the positive entries, as CSR."""
+    graph = sp.csr_array(matrix)
+    if (graph.data == 0).any():
+        graph = graph.copy()
+        graph.eliminate_zeros()
+    return graph
+
+
+def _classes(graph: sp.csr_array) -> CommunicatingClasses:
+    count, found = csgraph.connected_components(graph, directed=True, connection="strong")
+    first = np.full(count, graph.shape[0])
+    np.minimum.at(first, found, np.arange(len(found)))
+    rank = np.empty(count, dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(count)
+    labels = rank[found]
+    order = np.argsort(labels, kind="stable")
+    classes = tuple(np.split(order, np.cumsum(np.bincount(labels))[:-1]))
+    recurrent = np.ones(count, dtype=bool)
+    rows = np.repeat(labels, np.diff(graph.indptr))
+    recurrent[rows[rows != labels[graph.indices]]] = False
+    return CommunicatingClasses(classes, recurrent)
+
+
+def _only_recurrent(found: CommunicatingClasses) -> NDArray[np.int64]:
+    classes = found.recurrent_classes
+    if len(classes) > 1:
+        named = ", ".join(_listed(c) for c in classes[:4]) + (", …" if len(classes) > 4 else "")
+        raise ValueError(
+            f"P must have one recurrent class; got {len(classes)}: {named}. "
+            "Restrict P to one of them, or connect them."
+        )
+    return classes[0]
+
+
+def _check_ergodic(matrix: Any) -> None:
+    graph = _graph(matrix)
+    states = _only_recurrent(_classes(graph))
+    cycle, parts = _period(graph, states)
+    if cycle > 1:
+        named = ", ".join(_listed(part) for part in parts[:4]) + (", …" if cycle > 4 else "")
+        raise ValueError(
+            f"P must be aperiodic; got period {cycle}, with cyclic classes {named}. "
+            "Mix P with the identity, or use P to that power on one class."
+        )
+
+
+def _period(graph: sp.csr_array, states: NDArray[np.int64]) -> tuple[int, list[NDArray[np.int64]]]:
+    """Period of a recurrent class, and its cyclic classes in the order of visit."""
+    inner = graph[states][:, states] if len(states) < graph.shape[0] else graph
+    if inner.diagonal().any():
+        return 1, [states]
+    level = csgraph.shortest_path(inner, unweighted=True, indices=0).astype(np.int64)
+    rows = np.repeat(np.arange(len(states)), np.diff(inner.indptr))
+    cycle = int(np.gcd.reduce(level[rows] + 1 - level[inner.indices]))
+    return cycle, [states[level % cycle == r] for r in range(cycle)]
+
+
+def _unreachable(graph: sp.csr_array, owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """States from which no target can be reached."""
+    reached = owner >= 0
+    while True:
+        grown = reached | (graph @ reached > 0)
+        if (grown == reached).all():
+            return np.flatnonzero(~reached)
+        reached = grown
+
+
+def _as_targets(targets: list[ArrayLike], n: int) -> list[NDArray[Any]]:
+    sets = [validate.as_states("targets", t, ndim=(1,)) for t in targets]
+    seen: dict[int, int] = {}
+    for k, states in enumerate(sets):
+        if not len(states):
+            raise ValueError(f"targets must not be empty; got no state in target {k}. Drop it.")
+        for state in states.tolist():
+            if not 0 <= state < n:
+                raise ValueError(
+                    f"targets must lie in [0, {n}); got {state} in target {k}. Check the indices."
+                )
+            if seen.setdefault(state, k) != k:
+                raise ValueError(
+                    f"targets must be disjoint; got state {state} in targets {seen[state]} and "
+                    f"{k}. Give it to one of them."
+                )
+    if not sets:
+        raise ValueError("targets must hold at least one set; got none. Leave it out.")
+    return sets
+
+
+def _listed(states: NDArray[np.int64]) -> str:
+    shown = ", ".join(str(s) for s in states[:6].tolist())
+    return f"{{{shown}{', …' if len(states) > 6 else ''}}}"
