@@ -49,14 +49,12 @@ def as_generator(rng: Any = None) -> np.random.Generator:
     """
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, Integral) and not isinstance(rng, bool) and int(rng) < 0:
-        raise ValueError(f"rng must be a non-negative seed; got {rng}. Choose a seed of 0 or more.")
-    if (
-        rng is None
-        or isinstance(rng, np.random.SeedSequence)
-        or (isinstance(rng, Integral) and not isinstance(rng, bool))
-    ):
-        return np.random.default_rng(rng if not isinstance(rng, Integral) else int(rng))
+    if rng is None or isinstance(rng, np.random.SeedSequence):
+        return np.random.default_rng(rng)
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+        if rng < 0:
+            raise ValueError(f"rng must be a non-negative seed; got {rng}. Choose 0 or more.")
+        return np.random.default_rng(int(rng))
     raise TypeError(
         "rng must be an int, a numpy SeedSequence, a numpy Generator or None; "
         f"got {type(rng).__name__}. Pass an integer seed."
@@ -213,6 +211,7 @@ def as_transition_matrix(
         than 1e-6 away from one.
     """
     sparse = scipy.sparse.issparse(P)
+    matrix: Any
     if sparse:
         matrix = scipy.sparse.csr_array(P, dtype=np.float64, copy=True)
         matrix.sum_duplicates()

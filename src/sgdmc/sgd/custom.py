@@ -159,7 +159,7 @@ class TorchProblem:
     @property
     def n_samples(self) -> int:
         """Number of samples N."""
-        return len(self._inputs)
+        return int(len(self._inputs))
 
     @property
     def dim(self) -> int:
@@ -179,7 +179,8 @@ class TorchProblem:
         flat = self._flat(theta).reshape(-1, self._dim)
         with torch.no_grad():
             losses = [self._mean_loss(row, self._inputs, self._targets) for row in flat]
-        return torch.stack(losses).double().cpu().numpy().reshape(np.shape(theta)[:-1])
+        values: Floats = torch.stack(losses).double().cpu().numpy()
+        return values.reshape(np.shape(theta)[:-1])
 
     def gradient(self, theta: ArrayLike, indices: ArrayLike | None = None) -> Floats:
         """Mean gradient over the samples `indices` (all if None), shape (..., dim)."""
@@ -199,7 +200,8 @@ class TorchProblem:
             wide = np.broadcast_to(batch, (*lead, batch.shape[-1])).reshape(len(flat), -1)
             chosen = torch.as_tensor(wide, device=self._inputs.device)
             result = torch.func.vmap(grad)(flat, self._inputs[chosen], self._targets[chosen])
-        return result.double().cpu().numpy().reshape((*lead, self._dim))
+        gradients: Floats = result.double().cpu().numpy()
+        return gradients.reshape((*lead, self._dim))
 
     def _flat(self, theta: ArrayLike) -> Any:
         import torch

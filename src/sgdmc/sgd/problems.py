@@ -292,7 +292,7 @@ def make_least_squares(
     noise : float, default 0.5
         Standard deviation of the targets' noise; 0 is allowed.
     covariance : array_like, shape (dim, dim), optional
-        Covariance of the inputs, positive semi-definite; the identity by default.
+        Covariance of the (normal) inputs, positive semi-definite; the identity by default.
     rng : int, SeedSequence, Generator or None
         Covers every draw; ``theta* ~ N(0, I)``.
 
@@ -328,7 +328,7 @@ def make_sine_regression(
     noise: float = 0.1,
     rng: Any = None,
 ) -> SineRegression:
-    """Random sine regression, ``y_i = theta_0 sin(theta_1 x_i) + noise N(0, 1)``, ``x_i ~ U(-w, w)``.
+    """Random sine regression, ``y_i = theta_0 sin(theta_1 x_i) + noise * N(0, 1)``.
 
     Parameters
     ----------
@@ -337,7 +337,7 @@ def make_sine_regression(
     theta : array_like, shape (2,)
         Amplitude and frequency of the targets.
     half_width : float, default 2
-        Half-width w of the inputs' interval, positive.
+        The inputs are uniform on ``[-half_width, half_width]``; positive.
     noise : float, default 0.1
         Standard deviation of the targets' noise; without noise SGD interpolates.
     rng : int, SeedSequence, Generator or None
@@ -376,7 +376,7 @@ def make_logistic_regression(
     covariance: ArrayLike | None = None,
     rng: Any = None,
 ) -> LogisticRegression:
-    """Random logistic regression, ``P(y_i = 1) = 1/(1 + exp(-<x_i, t>))``, ``x_i ~ N(0, covariance)``.
+    """Random logistic regression, ``P(y_i = 1) = 1 / (1 + exp(-<x_i, t>))``.
 
     Parameters
     ----------
@@ -387,7 +387,7 @@ def make_logistic_regression(
     l2 : float, default 0.01
         Weight of the ridge, non-negative.
     covariance : array_like, shape (dim, dim), optional
-        Covariance of the inputs, positive semi-definite; the identity by default.
+        Covariance of the (normal) inputs, positive semi-definite; the identity by default.
     rng : int, SeedSequence, Generator or None
         Covers every draw.
 

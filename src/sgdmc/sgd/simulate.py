@@ -117,7 +117,7 @@ def run_sgd(
         step, chain = kernels(name).run_sgd(
             problem.kind, problem.records, problem.l2, starts, *sampling, iterates, threads
         )
-    elif name == "numba":
+    elif isinstance(problem, NumbaProblem) and name == "numba":
         step, chain = kernels(name).run_sgd_with(
             problem.sample_gradient, problem.n_samples, starts, *sampling, iterates, threads
         )

@@ -1,1 +1,21 @@
 """The kernels in numba, with the names and signatures of the plain NumPy reference."""
+
+from sgdmc._core.jit.grid import encode, min_max, parse_digits, write_digits
+from sgdmc._core.jit.random import logistic, random_bits, sine_cosine
+from sgdmc._core.jit.sgd import run_sgd, run_sgd_with
+from sgdmc._core.jit.stationary import absorption_dense, stationary_banded, stationary_dense
+
+__all__ = [
+    "absorption_dense",
+    "encode",
+    "logistic",
+    "min_max",
+    "parse_digits",
+    "random_bits",
+    "run_sgd",
+    "run_sgd_with",
+    "sine_cosine",
+    "stationary_banded",
+    "stationary_dense",
+    "write_digits",
+]
