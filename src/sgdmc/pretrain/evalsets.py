@@ -231,7 +231,7 @@ def _descent_series(rng: np.random.Generator, family: str, n_steps: int) -> Seri
     def step(theta: Array) -> Array:
         pick = rng.integers(n, size=(theta.size, batch))
         g = _gradient(family, x[pick], y[pick], theta[:, None]).mean(axis=1)
-        return theta - rate * g
+        return np.asarray(theta - rate * g)
 
     theta = np.array([solution + rng.normal() * np.exp(rng.uniform(-2.0, 0.7))])
     path = np.empty(n_steps)

@@ -346,7 +346,7 @@ def pretrain(
         "seconds": round(seconds, 1),
         "torch": torch.__version__,
     }
-    (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (out / "model" / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     return out / "model"
 
 
