@@ -14,7 +14,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from sgdmc.llm.forest import FloatArray, Forest, IntArray, Questions, Tick, node_reference
 
-CPU_CHUNK = 512
+CPU_CHUNK = 256
+CACHED = 2**17  # logits at a time
 GPU_CHUNKS = (512, 4096)
 
 
@@ -80,21 +81,21 @@ class _Buffer(Cache):  # type: ignore[misc]
         super().__init__(layers=[_Layer(window) for _ in range(n_layers)])
 
 
-@dataclass
 class _Reader:
     """Turns logits into log-probabilities of candidates, on the model's device."""
 
-    questions: Questions
-    device: torch.device
-    tables: list[torch.Tensor] = field(init=False)
-    order: IntArray = field(init=False)
-    sorted_places: IntArray = field(init=False)
-    values: list[tuple[IntArray, torch.Tensor]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.tables = [torch.as_tensor(t, device=self.device) for t in self.questions.tables]
-        self.order = np.argsort(self.questions.places, kind="stable")
-        self.sorted_places = self.questions.places[self.order]
+    def __init__(self, questions: Questions, device: torch.device) -> None:
+        self.questions = questions
+        sizes = [len(table) for table in questions.tables]
+        candidates = np.zeros((sum(sizes), questions.width), dtype=np.int64)
+        first = np.cumsum([0, *sizes])
+        for table, start in zip(questions.tables, first[:-1], strict=True):
+            candidates[start : start + len(table), : table.shape[1]] = table
+        self.candidates = torch.as_tensor(candidates, device=device)
+        self.which = first[questions.table] + questions.row
+        self.order = np.argsort(questions.places, kind="stable")
+        self.sorted_places = questions.places[self.order]
+        self.values: list[tuple[IntArray, torch.Tensor]] = []
 
     def within(self, start: int, stop: int) -> IntArray:
         """Return the questions whose place lies in [start, stop), by place."""
@@ -103,20 +104,26 @@ class _Reader:
 
     def take(self, asked: IntArray, logits: torch.Tensor) -> None:
         """Note the answers to questions ``asked`` from their (n, vocabulary) logits."""
-        for number, candidates in enumerate(self.tables):
-            mine = np.flatnonzero(self.questions.table[asked] == number)
-            if mine.size:
-                rows = logits if mine.size == len(asked) else logits[torch.as_tensor(mine)]
-                rows = rows.to(self.device).float()
-                among = candidates[torch.as_tensor(self.questions.row[asked[mine]])]
-                law = rows.gather(1, among) - torch.logsumexp(rows, dim=1, keepdim=True)
-                self.values.append((asked[mine], law))
+        if not asked.size:
+            return
+        device = self.candidates.device
+        among = self.candidates[torch.as_tensor(self.which[asked], device=device)]
+        # on a CPU in pieces that stay in its cache
+        step = len(asked) if device.type == "cuda" else max(1, CACHED // logits.shape[1])
+        laws = []
+        for start in range(0, len(asked), step):
+            rows = logits[start : start + step].to(device).float()
+            laws.append(torch.log_softmax(rows, dim=1).gather(1, among[start : start + step]))
+        self.values.append((asked, torch.cat(laws)))
 
     def answers(self) -> FloatArray:
-        """Return (m, width) natural log-probabilities under the full softmax, padded with NaN."""
-        out = np.full((len(self.order), self.questions.width), np.nan)
-        for which, law in self.values:
-            out[which, : law.shape[1]] = law.cpu().numpy()
+        """Return (m, width) natural log-probabilities under the full softmax.
+
+        What lies beyond the number of candidates of a question means nothing.
+        """
+        out = np.zeros((len(self.order), self.questions.width))
+        for asked, law in self.values:
+            out[asked] = law.cpu().numpy()
         return out
 
 
@@ -168,7 +175,7 @@ class PackedContext(_Context):
     scratch : int, optional
         Largest number of branch tokens kept at once: the chunk, unless a component is larger.
     chunk : int, optional
-        Tokens a forward pass. By default 512 on a CPU; on a GPU by free memory.
+        Tokens a forward pass. By default 256 on a CPU; on a GPU by free memory.
     """
 
     def __init__(
@@ -420,7 +427,7 @@ Context = PackedContext | BatchedContext
 
 
 def default_chunk(model: Any) -> int:
-    """Return how many tokens a forward pass takes: 512 on a CPU, by free memory on a GPU."""
+    """Return how many tokens a forward pass takes: 256 on a CPU, by free memory on a GPU."""
     device = model_device(model)
     if device.type != "cuda":
         return CPU_CHUNK
