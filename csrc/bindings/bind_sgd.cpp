@@ -6,6 +6,7 @@
 
 #include "guard.hpp"
 #include "sgdmc/sgd.hpp"
+#include "with_problem.hpp"
 
 namespace py = pybind11;
 using namespace sgdmc::bindings;
@@ -29,21 +30,6 @@ Array<double> logistic(const Array<double>& x) {
   Array<double> out(x.size());
   sgdmc::logistic(x.data(), x.size(), out.mutable_data());
   return out;
-}
-
-// Calls body(problem) with the compiled problem of this name.
-template <class Body>
-void with_problem(const std::string& kind, const double* records, std::size_t n, std::size_t stride,
-                  std::size_t dim, Body&& body) {
-  using sgdmc::Link;
-  using sgdmc::LinearModel;
-  const bool planar = dim == 2 && stride == 4;
-  if (kind == "least_squares" && planar) return body(LinearModel<Link::identity, 2>{records, n, stride, dim});
-  if (kind == "least_squares") return body(LinearModel<Link::identity, 0>{records, n, stride, dim});
-  if (kind == "logistic" && planar) return body(LinearModel<Link::logistic, 2>{records, n, stride, dim});
-  if (kind == "logistic") return body(LinearModel<Link::logistic, 0>{records, n, stride, dim});
-  if (kind == "sine" && dim == 2 && stride == 2) return body(sgdmc::SineModel{records, n});
-  throw py::value_error("no such problem");
 }
 
 py::tuple run_sgd(const std::string& kind, const Array<double>& records, double l2,
