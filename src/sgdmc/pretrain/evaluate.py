@@ -29,7 +29,15 @@ from sgdmc.pretrain.evalsets import (
     uniform_chain,
 )
 
-__all__ = ["evaluate", "format_table", "main", "score_chains", "score_recorded", "score_series"]
+__all__ = [
+    "evaluate",
+    "fixed_laws",
+    "format_table",
+    "main",
+    "score_chains",
+    "score_recorded",
+    "score_series",
+]
 
 Array = NDArray[np.float64]
 Cells = dict[str, dict[str, list[float]]]
@@ -257,6 +265,32 @@ def summarise(cells: Cells, *, seed: int) -> dict[str, dict[str, dict[str, float
     return out
 
 
+def fixed_laws(model: Any) -> dict[str, list[float]]:
+    """Return laws of the next state after fixed series, to notice when a model's answers change.
+
+    Parameters
+    ----------
+    model : str or LanguageModel
+
+    Returns
+    -------
+    dict of name to list of float
+        ``numbers``: mass of each ten of the thousand states after 60 numbers on a damped wave;
+        ``labels``: the law after ``"0120120…"``, 40 symbols of three states.
+    """
+    from sgdmc.llm.reader import next_state_laws
+
+    t = np.arange(60)
+    wave = (500 + 300 * np.exp(-t / 30) * np.cos(t / 4)).astype(np.int64)
+    numbers, _ = next_state_laws(wave, model=model, digits=3)
+    labels, _ = next_state_laws(np.arange(40) % 3, model=model, n_states=3)
+    tens = numbers[-1].reshape(100, 10).sum(axis=1)
+    return {
+        "numbers": [float(f"{p:.6g}") for p in tens],
+        "labels": [float(f"{p:.6g}") for p in labels[-1]],
+    }
+
+
 def evaluate(
     model: Any = "shipped",
     *,
@@ -281,7 +315,8 @@ def evaluate(
     Returns
     -------
     dict
-        ``tables``: title to estimator to column to ``mean``, ``low``, ``high`` and ``n``.
+        ``tables``: title to estimator to column to ``mean``, ``low``, ``high`` and ``n``;
+        ``fixed``: see :func:`fixed_laws`.
     """
     from sgdmc.llm.model import load_model
 
@@ -300,7 +335,8 @@ def evaluate(
         for measure, cells in measures.items():
             title = f"{group}, {measure} (columns: states shown)"
             tables[title] = summarise(cells, seed=seed)
-    return {"model": str(model.name), "seed": seed, "tables": tables}
+    fixed = fixed_laws(model)
+    return {"model": str(model.name), "seed": seed, "fixed": fixed, "tables": tables}
 
 
 def format_table(result: dict[str, Any], *, everything: bool = True) -> str:
@@ -359,6 +395,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--series", type=int, default=40, help="fresh series a family (default 40)")
     parser.add_argument("--common", type=Path, default=Path("tests/data"), help="common sets")
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--card", type=Path, help="model folder to write the card and hash of")
+    parser.add_argument("--command", default="", help="what trained the model, for the card")
+    parser.add_argument("--commit", default="", help="commit that trained the model, for the card")
     parser.add_argument("--all", action="store_true", help="print TV, W1 and CRPS too")
     options = parser.parse_args(argv)
     result = evaluate(
@@ -368,6 +407,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         common=options.common,
         seed=options.seed,
     )
+    if options.card is not None:
+        from sgdmc.pretrain.card import weights_hash, write_card
+
+        result["weights_sha256"] = weights_hash(options.card)
+        write_card(options.card, result, command=options.command, commit=options.commit)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
