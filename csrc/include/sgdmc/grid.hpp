@@ -23,12 +23,6 @@ inline std::size_t first_nonfinite(const double* values, std::size_t n) {
   return i;
 }
 
-inline void lower_to(std::atomic<std::int64_t>& target, std::int64_t value) {
-  std::int64_t seen = target.load();
-  while ((seen < 0 || value < seen) && !target.compare_exchange_weak(seen, value)) {
-  }
-}
-
 // Extremes of each of `dim` columns of `values` (rows, dim), row-major. Returns the flat index of the
 // first entry that is NaN or infinite, or -1; the extremes are meaningful only then.
 inline std::int64_t min_max(const double* values, std::size_t rows, std::size_t dim, double* low,
@@ -84,7 +78,7 @@ inline std::int64_t min_max(const double* values, std::size_t rows, std::size_t 
     });
     const double total = std::accumulate(wrong.begin(), wrong.end(), 0.0);
     if (total != 0.0) {  // NaN
-      lower_to(bad, static_cast<std::int64_t>(b * block * dim + first_nonfinite(x, n)));
+      lower_index(bad, static_cast<std::int64_t>(b * block * dim + first_nonfinite(x, n)));
       return;
     }
     const std::lock_guard<std::mutex> lock(guard);
@@ -145,7 +139,7 @@ inline std::int64_t encode(const double* values, std::size_t rows, std::size_t d
       for (int l = 0; l < 8; ++l) total += nan[l];
       wrong = total != 0.0;
     });
-    if (wrong) lower_to(bad, static_cast<std::int64_t>(b * block * dim + first_nonfinite(x, n)));
+    if (wrong) lower_index(bad, static_cast<std::int64_t>(b * block * dim + first_nonfinite(x, n)));
   });
   return bad.load();
 }

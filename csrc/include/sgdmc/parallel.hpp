@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -49,6 +50,13 @@ class Stop {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
   std::atomic<bool> flag_{false};
 };
+
+// Lowers `target`, where -1 stands for none, to `value`.
+inline void lower_index(std::atomic<std::int64_t>& target, std::int64_t value) {
+  std::int64_t seen = target.load();
+  while ((seen < 0 || value < seen) && !target.compare_exchange_weak(seen, value)) {
+  }
+}
 
 // Calls body(block) for each block in [0, n_blocks), the calling thread included. Blocks are handed out
 // one by one; an exception in one of them stops the rest and is thrown again here. Where the system

@@ -159,7 +159,8 @@ class TorchProblem:
     @property
     def n_samples(self) -> int:
         """Number of samples N."""
-        return int(len(self._inputs))
+        n_samples: int = len(self._inputs)
+        return n_samples
 
     @property
     def dim(self) -> int:

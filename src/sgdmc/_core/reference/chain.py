@@ -1,0 +1,110 @@
+"""Alias tables, chain simulation and transition counts in plain NumPy."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgdmc._core.reference.random import bounded, draw_bits, keys_of
+
+__all__ = ["alias_tables", "count_transitions", "simulate"]
+
+ALIAS_BITS = np.uint64(16)
+ALIAS_MASK = np.uint64(0xFFFF)
+MAX_ROW = 2**16
+
+
+def alias_tables(
+    p: NDArray[np.float64], begin: NDArray[np.int64], n_states: int, n_threads: int = 1
+) -> NDArray[np.uint64]:
+    """Walker's alias tables of all rows of a stochastic matrix, flat like `p`.
+
+    The upper 48 bits of an entry are the probability of staying with it, the lower 16 the entry of
+    the same row to take otherwise. Rows are ``p[begin[i]:begin[i + 1]]``, or have length `n_states`
+    if `begin` is empty.
+    """
+    bounds = begin if len(begin) else np.arange(n_states + 1) * n_states
+    flat = p.ravel()
+    table = np.empty(flat.shape, dtype=np.uint64)
+    for first, last in pairwise(bounds):
+        table[first:last] = _alias_row(flat[first:last])
+    return table
+
+
+def _alias_row(p: NDArray[np.float64]) -> NDArray[np.uint64]:
+    n = len(p)
+    q = (p * float(n)).tolist()
+    keep = [(1 << 48) - 1] * n
+    alias = list(range(n))
+    small = next((i for i in range(n) if q[i] < 1.0), n)
+    large = next((i for i in range(n) if q[i] >= 1.0), n)
+    current = small
+    while small < n and large < n:
+        keep[current] = int(q[current] * 2.0**48)
+        alias[current] = large
+        q[large] = (q[large] + q[current]) - 1.0
+        passed = q[large] < 1.0 and large < small
+        current = large
+        if q[large] < 1.0:
+            large = next((i for i in range(large + 1, n) if q[i] >= 1.0), n)
+        if not passed:
+            small = next((i for i in range(small + 1, n) if q[i] < 1.0), n)
+            current = small
+    return (np.array(keep, dtype=np.uint64) << ALIAS_BITS) | np.array(alias, dtype=np.uint64)
+
+
+def simulate(
+    table: NDArray[np.uint64],
+    begin: NDArray[np.int64],
+    column: NDArray[np.int32],
+    n_states: int,
+    seed: int,
+    out: NDArray[np.int16] | NDArray[np.int32],
+    n_threads: int = 1,
+) -> None:
+    """Paths from the starts in ``out[:, 0]``, written to `out` (n_chains, n_steps + 1).
+
+    A step draws 64 bits z: the high half of ``z * k`` chooses one of the row's k entries, the low
+    half decides between it and its alias.
+    """
+    offset, twist = keys_of(seed, np.arange(len(out), dtype=np.uint64))
+    flat = table.ravel()
+    state = out[:, 0].astype(np.int64)
+    for step in range(out.shape[1] - 1):
+        bits = draw_bits(offset, twist, np.array([step], dtype=np.uint64))
+        if len(begin):
+            first = begin[state]
+            size = (begin[state + 1] - first).astype(np.uint64)
+        else:
+            first = state * n_states
+            size = np.full(len(state), n_states, dtype=np.uint64)
+        chosen = bounded(bits, size)
+        entry = flat[first + chosen.astype(np.int64)]
+        stay = bits * size < (entry & ~ALIAS_MASK)
+        local = np.where(stay, chosen, entry & ALIAS_MASK).astype(np.int64)
+        state = column[first + local].astype(np.int64) if len(begin) else local
+        out[:, step + 1] = state
+
+
+def count_transitions(
+    states: NDArray[np.int16] | NDArray[np.int32] | NDArray[np.int64],
+    n_states: int,
+    lag: int,
+    counts: NDArray[np.int64],
+    n_threads: int = 1,
+) -> int:
+    """Add the transitions of each row of `states` (n_chains, T) at `lag` to `counts` (n, n).
+
+    Returns the flat index of the first state outside 0 .. n_states - 1, or -1; counts are
+    meaningful only then.
+    """
+    bad = (states < 0) | (states >= n_states)
+    if bad.any():
+        return int(np.argmax(bad))
+    if states.shape[1] > lag:
+        wide = states.astype(np.int64)
+        pairs = wide[:, :-lag] * n_states + wide[:, lag:]
+        counts += np.bincount(pairs.ravel(), minlength=n_states**2).reshape(n_states, n_states)
+    return -1
