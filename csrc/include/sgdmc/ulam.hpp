@@ -166,8 +166,12 @@ SparseRows ulam_step(const Problem& problem, const CellGrid& grid, double step_s
   double total = 0.0;
   for (std::size_t i = 0; i < n_batches; ++i) total += weights[i];
   const auto row = [&](RowCounter& counter, std::int64_t cell) {
-    std::vector<D> memory(3 * dim);
-    D *theta = memory.data(), *gradient = theta + dim, *image = gradient + dim;
+    struct alignas(64) Line {
+      double value[W];
+    };
+    std::vector<Line> memory(3 * dim);
+    D* const theta = reinterpret_cast<D*>(memory.data());
+    D *const gradient = theta + dim, *const image = gradient + dim;
     for (std::size_t first = 0; first < n_points; first += W) {
       const std::size_t lanes = std::min<std::size_t>(W, n_points - first);
       std::int64_t rest = cell;

@@ -3,8 +3,8 @@
 Words: state ``j`` is *accessible* from ``i`` if some power of ``P`` has a positive entry there; a
 *communicating class* is a largest set of states accessible from each other; it is *recurrent* if
 the chain cannot leave it, else *transient*. A chain with one class is *irreducible*. The *period*
-of a class is the greatest common divisor of the lengths of its loops. The *absolute spectral gap* is
-``1 − |λ₂|``, the *relaxation time* its inverse, an *implied timescale* ``−lag / ln|λ|``, and the
+of a class is the greatest common divisor of the lengths of its loops. The *absolute spectral gap*
+is ``1 − |λ₂|``, the *relaxation time* its inverse, an *implied timescale* ``−lag / ln|λ|``, and the
 *mixing time* is the first ``t`` at which every row of ``P^t`` is within ``eps`` of the stationary
 law in total variation.
 
