@@ -1,1 +1,73 @@
-"""Constant-step SGD as a Markov chain, read off a language model."""
+"""Constant-step SGD as a Markov chain: its kernel, read off a language model, and forecasts.
+
+Importing this package loads neither torch nor transformers nor matplotlib.
+"""
+
+from importlib.metadata import version
+
+from sgdmc.chain.distances import bhattacharyya, kl_divergence, total_variation, wasserstein1
+from sgdmc.chain.grid import Grid
+from sgdmc.chain.kernel import JointKernel, Kernel
+from sgdmc.chain.spectrum import (
+    mixing_time,
+    relaxation_time,
+    spectral_gap,
+    stationary_distribution,
+)
+from sgdmc.chain.transitions import count_transitions, simulate_chain
+from sgdmc.forecasting.estimate import estimate_kernel
+from sgdmc.forecasting.exact import exact_kernel
+from sgdmc.forecasting.forecast import Forecast, forecast
+from sgdmc.forecasting.scores import score_forecast
+from sgdmc.llm.reader import next_state_laws
+from sgdmc.sgd.custom import NumbaProblem, TorchProblem
+from sgdmc.sgd.exact import ulam_kernel
+from sgdmc.sgd.problems import (
+    LeastSquares,
+    LogisticRegression,
+    SineRegression,
+    make_least_squares,
+    make_logistic_regression,
+    make_sine_regression,
+)
+from sgdmc.sgd.run import DivergedError, Run, load_run
+from sgdmc.sgd.simulate import run_sgd
+from sgdmc.transport.barycenter import debiased_barycenter
+
+__version__ = version("sgdmc")
+
+__all__ = [
+    "DivergedError",
+    "Forecast",
+    "Grid",
+    "JointKernel",
+    "Kernel",
+    "LeastSquares",
+    "LogisticRegression",
+    "NumbaProblem",
+    "Run",
+    "SineRegression",
+    "TorchProblem",
+    "bhattacharyya",
+    "count_transitions",
+    "debiased_barycenter",
+    "estimate_kernel",
+    "exact_kernel",
+    "forecast",
+    "kl_divergence",
+    "load_run",
+    "make_least_squares",
+    "make_logistic_regression",
+    "make_sine_regression",
+    "mixing_time",
+    "next_state_laws",
+    "relaxation_time",
+    "run_sgd",
+    "score_forecast",
+    "simulate_chain",
+    "spectral_gap",
+    "stationary_distribution",
+    "total_variation",
+    "ulam_kernel",
+    "wasserstein1",
+]

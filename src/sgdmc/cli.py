@@ -232,9 +232,8 @@ def _info(options: argparse.Namespace) -> None:
     from importlib.metadata import version
 
     import sgdmc
-    from sgdmc._core import native
 
-    print(f"sgdmc {sgdmc.__version__}, compiled core: {native.simd_level()}")
+    print(f"sgdmc {sgdmc.__version__}")
     for package in ("numpy", "scipy", "numba", "torch", "transformers", "POT", "matplotlib"):
         print(f"  {package} {version(package)}")
     import torch

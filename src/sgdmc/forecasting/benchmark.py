@@ -113,6 +113,10 @@ def _blocks(method: str, coupling: str, completion: str) -> Callable[[_Bench], F
     return lambda bench: bench.filled(method, coupling, completion)
 
 
+def _as_it_is(method: str) -> Callable[[_Bench], Forecaster]:
+    return lambda bench: bench.estimate(method)
+
+
 def _exact(bench: _Bench) -> Forecaster | None:
     if bench.task.problem.dim != 2:
         return None
@@ -140,8 +144,7 @@ METHODS: dict[str, Callable[[_Bench], Forecaster | None]] = {
         for m in ("counts", "dirichlet")
         for c in ("barycenter", "increments", "nearest")
     },
-    **{m: (lambda bench, m=m: bench.estimate(m)) for m in ("ar1", "ar1-kde")},
-    **{m: (lambda bench, m=m: bench.estimate(m)) for m in ("var1", "knn", "local-linear")},
+    **{m: _as_it_is(m) for m in ("ar1", "ar1-kde", "var1", "knn", "local-linear")},
     "exact kernel": _exact,
 }
 
@@ -362,7 +365,9 @@ def summarise(
                     name,
                     len(rows),
                     float(scores[name].mean()),
-                    *(float(_column(rows, k).mean()) for k in ("crps", "cover50", "cover90")),
+                    float(_column(rows, "crps").mean()),
+                    float(_column(rows, "cover50").mean()),
+                    float(_column(rows, "cover90").mean()),
                     _maybe_mean(rows, "basin_accuracy"),
                     _maybe_mean(rows, "brier"),
                     skill,
