@@ -55,8 +55,8 @@ class Optimiser:
         self,
         network: nn.Module,
         *,
-        matrix_rate: float = 0.02,
-        other_rate: float = 3e-3,
+        matrix_rate: float = 0.04,
+        other_rate: float = 5e-3,
         half: bool = False,
     ) -> None:
         self.matrix_rate = matrix_rate

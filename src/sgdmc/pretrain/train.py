@@ -56,17 +56,19 @@ def plan_step(seed: int, step: int, progress: float, *, batch_tokens: int) -> li
     list of Plan
         One part; two, each of half the batch, after 45% of the budget.
     """
+    early = Mixture(chain=0.40, smooth=0.18, descent=0.30, joint=0.12)
     if progress < 0.02:
-        return [Plan(max(batch_tokens // 4 // 256, 1), min(256, batch_tokens // 4), Mixture())]
+        length = min(128, batch_tokens // 4)
+        return [Plan(batch_tokens // 4 // length, length, early)]
     tokens = batch_tokens // 2
     parts = []
     for part in range(1 if progress < 0.45 else 2):
         u = float(np.random.default_rng([seed, step, part]).random())
-        length = 256 if u < 0.60 else (512 if u < 0.80 else (1024 if u < 0.93 else 2048))
-        if progress < 0.08:
-            length = 256
+        length = 256 if u < 0.62 else (512 if u < 0.82 else (1024 if u < 0.94 else 2048))
+        if progress < 0.25:
+            length = 256 if progress < 0.08 or u < 0.7 else 512
         length = min(length, tokens)
-        mixture = Mixture()
+        mixture = early if progress < 0.15 else Mixture()
         if length >= 1024:
             mixture = Mixture(chain=0.45, smooth=0.15, descent=0.25, joint=0.15)
         parts.append(Plan(tokens // length, length, mixture))
