@@ -188,6 +188,7 @@ def export(network: DigitNetwork, folder: str | Path) -> None:
     state = {name: value.to(torch.float16) for name, value in network.llama_state().items()}
     partial = folder / "model.safetensors.partial"
     save_file(state, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)
     os.replace(partial, folder / "model.safetensors")
     write_tokenizer(folder, max_length=network.shape.max_length)
 
