@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sgdmc.chain.kernel import JointKernel
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -195,10 +197,14 @@ def forecast(
 
 
 def _warn_outside(kernel: Forecaster, starts: NDArray[np.float64]) -> None:
-    if not kernel.paths:
+    if isinstance(kernel, JointKernel):
+        # An exact kernel knows its whole grid, visited or not.
+        low, high = kernel.grid.edges[:, 0], kernel.grid.edges[:, -1]
+    elif kernel.paths:
+        values = np.concatenate(kernel.paths)
+        low, high = values.min(axis=0), values.max(axis=0)
+    else:
         return
-    values = np.concatenate(kernel.paths)
-    low, high = values.min(axis=0), values.max(axis=0)
     width = np.where(high > low, high - low, np.maximum(np.abs(high), 1e-300))
     beyond = np.maximum(low - starts, starts - high) / width
     outside = (beyond > 0).any(axis=1)
