@@ -26,7 +26,7 @@ from sgdmc.llm.tree import Rows, answer, plan, wanted_nodes
 if TYPE_CHECKING:
     import torch
 
-    from sgdmc.llm.packed import Context
+    from sgdmc.llm.batched import Context
 
 
 class JointReader:

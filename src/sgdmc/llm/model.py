@@ -49,12 +49,23 @@ class LanguageModel:
 
     @classmethod
     def wrap(cls, model: Any, tokenizer: Any, *, name: str = "custom") -> LanguageModel:
-        """Take a model and a tokenizer of ``transformers`` as they are, on the model's device."""
-        from sgdmc.llm.packed import model_device, takes_tree_mask
+        """Take a model and a tokenizer of ``transformers`` as they are, on the model's device.
+
+        Whether the model's attention takes a tree mask is tried out on a few tokens; a warning
+        says if it does not. A model that cannot go on from a copy of what it has read, as some
+        recurrent ones, is refused with a ``ValueError``.
+        """
+        from sgdmc.llm.batched import takes_batches, takes_tree_mask
+        from sgdmc.llm.context import model_device
 
         model.eval()
         config = model.config.get_text_config(decoder=True)
         packed = takes_tree_mask(model)
+        if not packed and not takes_batches(model):
+            raise ValueError(
+                f"model must go on from a copy of its cache as it reads a whole text; got {name} "
+                f"({type(model).__name__}), which gives other logits. Use a transformer model."
+            )
         if not packed:
             warnings.warn(
                 f"the attention of {name} ({type(model).__name__}, "
@@ -133,8 +144,8 @@ def load_model(
     ConnectionError
         A Hub id cannot be reached and was not downloaded before.
     ValueError
-        ``name`` is none of the three kinds, the folder has no safetensors weights, ``dtype`` or
-        ``device`` is unknown.
+        ``name`` is none of the three kinds, has no safetensors weights, no tokenizer or needs
+        code of its own; ``dtype`` or ``device`` is unknown.
 
     Examples
     --------
@@ -241,7 +252,7 @@ def _load(
             model = AutoModelForCausalLM.from_pretrained(
                 source, use_safetensors=True, dtype=dtype, device_map=device_map, **options
             )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _explain(name, source, error) from error
     if device_map is None:
         model.to(device)
@@ -264,18 +275,19 @@ class _quiet:
             logging.enable_progress_bar()
 
 
-def _explain(name: str, source: str, error: OSError) -> Exception:
+def _explain(name: str, source: str, error: Exception) -> Exception:
     """Return the error that says what is missing and what to do."""
-    first = str(error).splitlines()[0]
-    if Path(source).is_dir():
-        if not list(Path(source).glob("*.safetensors")):
-            return ValueError(
-                f"name must be a folder with *.safetensors weights; got {source}, which has none. "
-                "Convert others with model.save_pretrained(folder)."
-            )
+    first = str(error).strip().splitlines()[0]
+    folder = Path(source)
+    if folder.is_dir() and not list(folder.glob("*.safetensors")):
         return ValueError(
-            f"name must be a folder with a model and its tokenizer; got {source}: {first} "
-            "Save both there with save_pretrained(folder)."
+            f"name must be a folder with *.safetensors weights; got {source}, which has none. "
+            "Convert others with model.save_pretrained(folder)."
+        )
+    if folder.is_dir() or isinstance(error, ValueError):
+        return ValueError(
+            f"name must be a causal language model with its tokenizer that needs no code of its "
+            f"own; got {source}: {first} Save both in one folder with save_pretrained(folder)."
         )
     if "404" in first or "is not a local folder" in first or "gated" in first:
         return FileNotFoundError(

@@ -32,7 +32,7 @@ from sgdmc.llm.tokens import TokenMap, token_map
 from sgdmc.llm.tree import Refine, answer, plan, wanted_nodes
 
 if TYPE_CHECKING:
-    from sgdmc.llm.packed import Context
+    from sgdmc.llm.batched import Context
 
 Advance = Callable[[float], None]
 ProbeAs = Literal["continuation", "run"]
@@ -294,7 +294,8 @@ def _read(
 
 def open_context(lm: LanguageModel, capacity: int, chunk: int | None, scratch: int = 0) -> Context:
     """Return an empty context of the kind that the model's attention allows."""
-    from sgdmc.llm.packed import BatchedContext, PackedContext
+    from sgdmc.llm.batched import BatchedContext
+    from sgdmc.llm.packed import PackedContext
 
     if chunk is not None:
         as_int("chunk", chunk, minimum=1)

@@ -18,7 +18,7 @@ from sgdmc.llm.forest import FloatArray, Forest, IntArray, Questions, Tick, node
 from sgdmc.llm.tokens import Slot
 
 if TYPE_CHECKING:
-    from sgdmc.llm.packed import Context
+    from sgdmc.llm.batched import Context
 
 Refine = Literal["observed", "neighbours", "all"]
 BoolArray = npt.NDArray[np.bool_]
