@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from sgdmc.sgd.problems import make_least_squares
-from sgdmc.sgd.simulate import run_sgd
 
 from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.estimate import METHODS, complete_kernel, estimate_kernel
@@ -12,7 +10,9 @@ from sgdmc.forecasting.forecast import forecast
 from sgdmc.forecasting.rows import ROW_ESTIMATORS, phases
 from sgdmc.forecasting.select import choose_method, energy_score
 from sgdmc.forecasting.stepped import SteppedKernel
+from sgdmc.sgd.problems import make_least_squares
 from sgdmc.sgd.run import Run
+from sgdmc.sgd.simulate import run_sgd
 
 STEP = 0.03
 
