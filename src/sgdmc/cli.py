@@ -1,4 +1,4 @@
-"""The command line: ``sgdmc demo | forecast | kernel | pretrain | info``.
+"""The command line: ``sgdmc demo | forecast | kernel | scaling | benchmark | pretrain | info``.
 
 Exit code 0 for success, 2 with one line for anything the user can mend (``--debug`` shows the
 traceback), 130 after Ctrl-C.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -83,6 +84,24 @@ def _parser() -> argparse.ArgumentParser:
     kernel = _command(commands, "kernel", _kernel, "estimate a kernel and write it down")
     _add_estimation(kernel)
 
+    scaling = _command(commands, "scaling", _scaling, "in-context scaling laws by spectral gap")
+    scaling.add_argument("--model", default="shipped", help="'shipped', a folder, or a Hub id")
+    scaling.add_argument("--length", type=int, default=1000, help="longest context, in symbols")
+    scaling.add_argument("--repeats", type=int, default=10, help="paths a chain")
+    scaling.add_argument("--seed", type=int, default=0, help="covers every draw")
+    scaling.add_argument("--out", type=Path, default=Path("sgdmc-scaling"), help="output folder")
+
+    benchmark = _command(commands, "benchmark", _benchmark, "every forecast beside trivial ones")
+    benchmark.add_argument("--out", type=Path, default=Path("sgdmc-benchmark"), help="resumable")
+    benchmark.add_argument("--model", default="shipped", help="'shipped', a folder, or a Hub id")
+    benchmark.add_argument("--families", help="comma-separated, all by default")
+    benchmark.add_argument("--methods", help="semicolon-separated, all by default")
+    benchmark.add_argument("--problems", type=int, default=20, help="problems a family")
+    benchmark.add_argument("--jobs", type=int, default=-1, help="processes; -1: one a processor")
+    benchmark.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler to run tasks on")
+    benchmark.add_argument("--quick", action="store_true", help="a few seconds' worth, for tests")
+    benchmark.add_argument("--seed", type=int, default=0, help="covers every draw")
+
     pretrain = _command(commands, "pretrain", _pretrain, "train the shipped model anew")
     pretrain.add_argument("--out", type=Path, required=True, help="folder for model and checkpoint")
     pretrain.add_argument("--minutes", type=float, default=20.0, help="training time")
@@ -135,7 +154,7 @@ def _demo(options: argparse.Namespace) -> None:
             progress.advance()
 
         run_demo(options.out, model=options.model, seed=options.seed, on_case=show)
-    print(f"Figures and report.html are in {options.out}{_sep()}")
+    print(f"Figures and report.html are in {options.out}{os.sep}")
 
 
 def _forecast(options: argparse.Namespace) -> None:
@@ -187,7 +206,7 @@ def _forecast(options: argparse.Namespace) -> None:
         save_figure(figure, options.out, name)
         report.figure(figure, caption=caption)
     report.write(options.out / "report.html")
-    print(f"forecast.csv, samples.npz, figures and report.html are in {options.out}{_sep()}")
+    print(f"forecast.csv, samples.npz, figures and report.html are in {options.out}{os.sep}")
 
 
 def _kernel(options: argparse.Namespace) -> None:
@@ -213,7 +232,74 @@ def _kernel(options: argparse.Namespace) -> None:
         )
     for note in kernel.notes:
         print(f"  {note}")
-    print(f"kernel.npz and its heat map are in {options.out}{_sep()}")
+    print(f"kernel.npz and its heat map are in {options.out}{os.sep}")
+
+
+def _scaling(options: argparse.Namespace) -> None:
+    import json
+
+    from sgdmc.show.figures import GAPS, figure_scaling, scaling_study
+    from sgdmc.show.plots import save_figure
+    from sgdmc.show.terminal import Progress, print_table
+
+    with Progress(len(GAPS), "chains") as progress:
+        study = scaling_study(
+            model=options.model,
+            longest=options.length,
+            n_repeats=options.repeats,
+            rng=options.seed,
+            on_done=progress.advance,
+        )
+    print_table(
+        study.rows(), title="loss ≈ a · length^(−β), Bhattacharyya distance to the true row"
+    )
+    save_figure(figure_scaling(study), options.out, "scaling")
+    (options.out / "scaling.json").write_text(json.dumps(study.rows(), indent=1), encoding="utf-8")
+    print(f"scaling.json and its figure are in {options.out}{os.sep}")
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from contextlib import nullcontext
+
+    from sgdmc.forecasting.benchmark import METHODS, Plan, quick, run_benchmark, summarise
+    from sgdmc.forecasting.families import FAMILIES
+    from sgdmc.show.figures import benchmark_rows, figure_benchmark
+    from sgdmc.show.plots import save_figure
+    from sgdmc.show.terminal import Progress, print_table
+
+    families = tuple(options.families.split(",")) if options.families else tuple(FAMILIES)
+    methods = tuple(m.strip() for m in options.methods.split(";")) if options.methods else ()
+    for name, given, known in (("families", families, FAMILIES), ("methods", methods, METHODS)):
+        unknown = [g for g in given if g not in known]
+        if unknown:
+            raise ValueError(f"--{name} must be among {tuple(known)}; got {unknown}.")
+    plan = Plan(
+        families=families,
+        n_problems=options.problems,
+        methods=methods,
+        model=options.model,
+        seed=options.seed,
+    )
+    if options.quick:
+        plan = quick(plan)
+    context: Any = nullcontext()
+    if options.dask:
+        import joblib
+        from distributed import Client
+
+        client = Client(options.dask)
+        context = joblib.parallel_config(backend="dask", client=client)
+    with Progress(len(plan.jobs()), "tasks") as progress, context:
+        records = run_benchmark(plan, options.out, n_jobs=options.jobs, on_done=progress.show)
+    cells = summarise(records)
+    rows = benchmark_rows(cells)
+    print_table(rows, title="skill = 1 − W1 / best trivial W1, mean over problems, 95% intervals")
+    with (options.out / "cells.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    save_figure(figure_benchmark(cells), options.out, "benchmark")
+    print(f"Records, cells.csv and the figure are in {options.out}{os.sep}")
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -323,12 +409,6 @@ def _forecast_rows(result: Any) -> list[dict[str, str | float | None]]:
                 }
             )
     return rows
-
-
-def _sep() -> str:
-    import os
-
-    return os.sep
 
 
 if __name__ == "__main__":

@@ -74,6 +74,10 @@ class Progress:
         """Say that ``n`` more are done."""
         self._bar.advance(self._task, n)
 
+    def show(self, done: int, total: int) -> None:
+        """Say that ``done`` of ``total`` are done."""
+        self._bar.update(self._task, completed=done, total=total)
+
 
 def _cell(value: str | float | None) -> str:
     if value is None:
