@@ -315,20 +315,16 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from importlib.metadata import version
-
-    import sgdmc
-
-    print(f"sgdmc {sgdmc.__version__}")
-    for package in ("numpy", "scipy", "numba", "torch", "transformers", "POT", "matplotlib"):
-        print(f"  {package} {version(package)}")
     import torch
 
-    gpu = f", cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    print(f"  devices: cpu{gpu}")
     from sgdmc.llm.model import load_model
+    from sgdmc.show.versions import versions
 
-    print(f"  shipped model: {load_model('shipped').describe()}")
+    for name, number in versions().items():
+        print(f"{name} {number}")
+    gpu = f", cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    print(f"devices: cpu{gpu}")
+    print(f"shipped model: {load_model('shipped').describe()}")
 
 
 def _estimate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from sgdmc.sgd.run import Run
 from sgdmc.sgd.simulate import run_sgd
 from sgdmc.show.plots import plot_forecast, plot_kernel, plot_run, save_figure
 from sgdmc.show.report import Report
+from sgdmc.show.versions import versions
 
 __all__ = ["DEMO_CASES", "DemoCase", "DemoResult", "diabetes_problem", "run_case", "run_demo"]
 
@@ -196,7 +198,7 @@ def run_demo(
     seed: int = 0,
     on_case: Callable[[DemoResult], None] | None = None,
 ) -> list[DemoResult]:
-    """Run every case, write figures (PNG, SVG) and the report to ``out``.
+    """Run every case, write figures (PNG, SVG), the report and ``demo.json`` to ``out``.
 
     Parameters
     ----------
@@ -242,6 +244,22 @@ def run_demo(
         if on_case is not None:
             on_case(result)
     report.write(out / "report.html")
+    content = {
+        "versions": versions(),
+        "model": model,
+        "seed": seed,
+        "cases": [
+            {
+                "key": r.case.key,
+                "title": r.case.title,
+                "seconds": round(r.seconds, 2),
+                "notes": r.kernel.notes,
+                "scores": r.table.rows(),
+            }
+            for r in results
+        ],
+    }
+    (out / "demo.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     return results
 
 
