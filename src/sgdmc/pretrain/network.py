@@ -26,12 +26,12 @@ __all__ = ["DigitNetwork", "Shape"]
 class Shape:
     """The sizes of the network."""
 
-    width: int = 128
+    width: int = 96
     n_layers: int = 4
     n_heads: int = 4
-    hidden: int = 256
+    hidden: int = 192
     max_length: int = 2048
-    rope_theta: float = 10000.0
+    rope_theta: float = 100_000.0
 
     def llama_config(self) -> dict[str, Any]:
         """Return the arguments of ``transformers.LlamaConfig`` that mean this network."""

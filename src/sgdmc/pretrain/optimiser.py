@@ -55,7 +55,7 @@ class Optimiser:
         self,
         network: nn.Module,
         *,
-        matrix_rate: float = 0.04,
+        matrix_rate: float = 0.03,
         other_rate: float = 5e-3,
         half: bool = False,
     ) -> None:

@@ -298,7 +298,8 @@ def pretrain(
             batch = draw_batch(
                 seed, 2 * step + part, n=plan.n, length=plan.length, mixture=plan.mixture
             )
-            steady = compiled and progress >= 0.02
+            # Compiling takes a minute a shape: the rare long ones are not worth it.
+            steady = compiled and progress >= 0.02 and plan.length <= 512
             mean, dense, query = batch_loss(
                 fast if steady else network.forward,
                 fast_losses if steady else network.losses,
