@@ -20,39 +20,41 @@ bool rows_fit(const Array<std::int64_t>& begin, std::size_t n, std::size_t entri
   return static_cast<std::size_t>(b[n]) == entries;
 }
 
-Array<std::uint64_t> alias_tables(const Array<double>& p, const Array<std::int64_t>& begin, std::size_t n,
-                                  int n_threads) {
+void alias_tables(Array<double> p, const Array<std::int64_t>& begin, std::size_t n, int n_threads) {
   if (!rows_fit(begin, n, p.size())) throw py::value_error("alias_tables: rows do not fit");
-  Array<std::uint64_t> table(p.size());
-  const double* from = p.data();
   const std::int64_t* rows = begin.size() ? begin.data() : nullptr;
-  std::uint64_t* to = table.mutable_data();
-  without_gil([&](sgdmc::Stop& stop) { sgdmc::alias_tables(from, n, rows, to, n_threads, stop); });
-  return table;
+  double* values = p.mutable_data();
+  without_gil([&](sgdmc::Stop& stop) { sgdmc::alias_tables(values, n, rows, n_threads, stop); });
 }
 
 template <class T>
 void simulate(const Array<std::uint64_t>& table, const Array<std::int64_t>& begin,
               const Array<std::int32_t>& column, std::size_t n, std::uint64_t seed, Array<T> out,
               int n_threads) {
+  const bool sparse = begin.size() != 0;
   if (!rows_fit(begin, n, table.size()) || out.ndim() != 2 || out.shape(1) < 1 ||
-      (begin.size() && column.size() != table.size()))
+      (sparse && column.size() != table.size()))
     throw py::value_error("simulate: shapes do not fit");
-  // Aliases stay inside their row by construction, columns and starts are the caller's.
-  const std::int32_t* columns = begin.size() ? column.data() : nullptr;
-  for (py::ssize_t i = 0; columns && i < column.size(); ++i)
-    if (columns[i] < 0 || static_cast<std::size_t>(columns[i]) >= n) throw py::value_error("bad column");
   const std::uint64_t* entries = table.data();
-  for (std::size_t i = 0; i < (begin.size() ? 0 : static_cast<std::size_t>(table.size())); ++i)
-    if ((entries[i] & sgdmc::kAliasMask) >= n) throw py::value_error("bad alias");
+  const std::int64_t* rows = begin.data();
+  const std::int32_t* columns = column.data();
   T* paths = out.mutable_data();
-  for (py::ssize_t c = 0; c < out.shape(0); ++c)
-    if (paths[c * out.shape(1)] < 0 || static_cast<std::size_t>(paths[c * out.shape(1)]) >= n)
-      throw py::value_error("bad start");
-  const sgdmc::ChainTables chain{entries, n, begin.size() ? begin.data() : nullptr, columns};
   const std::size_t n_chains = out.shape(0), n_steps = out.shape(1) - 1;
-  without_gil(
-      [&](sgdmc::Stop& stop) { sgdmc::simulate(chain, n_chains, n_steps, seed, paths, n_threads, stop); });
+  const bool fits = without_gil([&](sgdmc::Stop& stop) {
+    for (std::size_t c = 0; c < n_chains; ++c)
+      if (paths[c * (n_steps + 1)] < 0 || static_cast<std::size_t>(paths[c * (n_steps + 1)]) >= n) return false;
+    if (!sgdmc::inside(entries, rows, columns, n, sparse)) return false;
+    if (sparse)
+      sgdmc::simulate(sgdmc::SparseTables{entries, rows, columns}, n_chains, n_steps, seed, paths, n_threads, stop);
+    else if (n <= 1024)
+      sgdmc::simulate(sgdmc::DenseTables<std::uint16_t>(entries, n, n_threads, stop), n_chains, n_steps, seed,
+                      paths, n_threads, stop);
+    else
+      sgdmc::simulate(sgdmc::DenseTables<std::uint32_t>(entries, n, n_threads, stop), n_chains, n_steps, seed,
+                      paths, n_threads, stop);
+    return true;
+  });
+  if (!fits) throw py::value_error("simulate: a start, alias or column is out of range");
 }
 
 template <class T>

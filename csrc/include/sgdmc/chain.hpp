@@ -1,7 +1,7 @@
 // Finite chains: alias tables, many paths at once, transition counts.
 #pragma once
 
-#include <cmath>
+#include <bit>
 #include <cstdint>
 #include <memory>
 
@@ -12,70 +12,189 @@ namespace sgdmc {
 // An entry of an alias table (Walker 1977): the upper 48 bits are the probability of staying with the
 // entry drawn, the lower 16 the entry of the same row to take otherwise.
 inline constexpr std::uint64_t kAliasMask = 0xFFFF;
-inline constexpr std::size_t kMaxRow = std::size_t{1} << 16;
+inline constexpr std::uint64_t kMean = std::uint64_t{1} << 48;  // 1/n in units of the sweep below
+inline constexpr std::size_t kMaxRow = std::size_t{1} << 15;    // so that 1 fits in 63 bits of them
 
-// Table of one row of n <= 65536 probabilities p, by one forward sweep (n additions, no stacks); `q` is
-// scratch of n doubles. Each law is right up to 2^-48 an entry.
-inline void alias_row(const double* p, std::size_t n, double* q, std::uint64_t* table) {
-  const double size = static_cast<double>(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    q[i] = p[i] * size;
-    table[i] = ~kAliasMask | i;
-  }
-  std::size_t small = 0, large = 0;
-  while (small < n && q[small] >= 1.0) ++small;
-  while (large < n && q[large] < 1.0) ++large;
-  std::size_t current = small;
-  while (small < n && large < n) {
-    table[current] = (static_cast<std::uint64_t>(q[current] * 0x1p48) << 16) | large;
-    q[large] = (q[large] + q[current]) - 1.0;
-    const bool passed = q[large] < 1.0 && large < small;
-    current = large;
-    if (q[large] < 1.0)
-      do ++large;
-      while (large < n && q[large] < 1.0);
-    if (!passed) {
-      do ++small;
-      while (small < n && q[small] >= 1.0);
-      current = small;
+// Tables of up to Rows rows of n <= 32768 probabilities each, in the place of the probabilities. A row's
+// entries, in units of 2^-48 / n, are listed as small (below the mean) or large; the current small one is
+// filled up from the current large one, which becomes the current small one when it drops below the mean
+// itself. Arithmetic is in integers, rows advance together, and nothing branches on their numbers: that
+// hides the latency of this chain.
+template <int Rows>
+class AliasBuilder {
+ public:
+  explicit AliasBuilder(std::size_t longest)
+      : longest_(longest), share_(Rows * (longest + 1)), order_(2 * Rows * (longest + 2)) {}
+
+  void build(double* const* row, const std::size_t* length, int n_rows) {
+    Sweep sweep[Rows];
+    for (int r = 0; r < Rows; ++r) sweep[r] = begin(r, row[std::min(r, n_rows - 1)], r < n_rows ? length[r] : 0);
+    for (bool busy = true; busy;) {
+      busy = false;
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) busy |= advance(sweep[r]);
     }
   }
-}
 
-// Tables of all rows. `begin` has n + 1 offsets of rows into `p`, or is null for dense rows of length n.
-inline void alias_tables(const double* p, std::size_t n, const std::int64_t* begin, std::uint64_t* table,
-                         int n_threads, Stop& stop) {
-  const std::size_t rows = begin ? 256 : std::max<std::size_t>(1, 16384 / n);
+ private:
+  struct Sweep {
+    const std::uint64_t* share;
+    double* table;
+    const std::uint32_t *small, *large;  // next of each
+    std::uint64_t need, have;            // what the current small and large ones hold
+    std::uint32_t current, donor, end;
+  };
+
+  Sweep begin(int r, double* p, std::size_t n) {
+    std::uint64_t* share = share_.data() + r * (longest_ + 1);
+    std::uint32_t* small = order_.data() + 2 * r * (longest_ + 2);
+    std::uint32_t* large = small + longest_ + 2;
+    const double unit = static_cast<double>(n) * static_cast<double>(kMean);
+    dispatch([&](auto) SGDMC_BODY {
+      for (std::size_t i = 0; i < n; ++i) share[i] = static_cast<std::uint64_t>(static_cast<std::int64_t>(p[i] * unit));
+      for (std::size_t i = 0; i < n; ++i) p[i] = std::bit_cast<double>(~kAliasMask | i);
+    });
+    std::size_t n_small = 0, n_large = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      const bool is_small = share[i] < kMean;
+      small[n_small] = large[n_large] = static_cast<std::uint32_t>(i);
+      n_small += is_small;
+      n_large += !is_small;
+    }
+    const auto end = static_cast<std::uint32_t>(n);
+    share[n] = 0;
+    small[n_small] = large[n_large] = end;
+    return {share, p, small + 1, large + 1, share[small[0]], share[large[0]], small[0], large[0], end};
+  }
+
+  SGDMC_INLINE static bool advance(Sweep& s) {
+    if (s.current == s.end || s.donor == s.end) return false;
+    s.table[s.current] = std::bit_cast<double>(s.need << 16 | s.donor);
+    const std::uint64_t left = s.have + s.need - kMean;
+    const bool emptied = left < kMean;
+    const std::uint32_t next_small = *s.small, next_large = *s.large;
+    const std::uint64_t small_need = s.share[next_small], large_have = s.share[next_large];
+    s.current = emptied ? s.donor : next_small;
+    s.need = emptied ? left : small_need;
+    s.donor = emptied ? next_large : s.donor;
+    s.have = emptied ? large_have : left;
+    s.large += emptied;
+    s.small += !emptied;
+    return true;
+  }
+
+  std::size_t longest_;
+  std::vector<std::uint64_t> share_;
+  std::vector<std::uint32_t> order_;
+};
+
+// Overwrites the probabilities of all rows by their tables. `begin` has n + 1 offsets of rows into `p`, or
+// is null for dense rows of length n.
+inline void alias_tables(double* p, std::size_t n, const std::int64_t* begin, int n_threads, Stop& stop) {
+  constexpr int together = 4;
+  std::size_t longest = n;
+  if (begin) {
+    longest = 0;
+    for (std::size_t i = 0; i < n; ++i)
+      longest = std::max(longest, static_cast<std::size_t>(begin[i + 1] - begin[i]));
+  }
+  const std::size_t rows = (16384 / longest + 1) * together;
   parallel_for((n + rows - 1) / rows, n_threads, stop, [&](std::size_t b) {
-    std::vector<double> q;
-    for (std::size_t i = b * rows; i < std::min(n, (b + 1) * rows); ++i) {
-      const std::size_t first = begin ? begin[i] : i * n;
-      const std::size_t size = begin ? begin[i + 1] - begin[i] : n;
-      q.resize(std::max(q.size(), size));
-      alias_row(p + first, size, q.data(), table + first);
+    AliasBuilder<together> builder(longest);
+    for (std::size_t i = b * rows; i < std::min(n, (b + 1) * rows); i += together) {
+      const int m = static_cast<int>(std::min<std::size_t>(together, n - i));
+      double* row[together];
+      std::size_t length[together];
+      for (int r = 0; r < m; ++r) {
+        row[r] = p + (begin ? begin[i + r] : (i + r) * n);
+        length[r] = begin ? begin[i + r + 1] - begin[i + r] : n;
+      }
+      builder.build(row, length, m);
     }
   });
 }
 
-struct ChainTables {
+// Whether every alias lies in its row and every column in 0..n-1, so that no step can leave the tables.
+inline bool inside(const std::uint64_t* table, const std::int64_t* begin, const std::int32_t* column,
+                   std::size_t n, bool sparse) {
+  bool good = true;
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::size_t first = sparse ? begin[i] : i * n;
+    const std::size_t size = sparse ? begin[i + 1] - begin[i] : n;
+    dispatch([&](auto) SGDMC_BODY {
+      std::uint64_t largest = 0;
+      for (std::size_t j = 0; j < size; ++j) largest = std::max(largest, table[first + j] & kAliasMask);
+      good &= largest < size;
+      for (std::size_t j = 0; sparse && j < size; ++j)
+        good &= static_cast<std::uint32_t>(column[first + j]) < n;
+    });
+  }
+  return good;
+}
+
+// Tables of a sparse matrix, as they are.
+struct SparseTables {
   const std::uint64_t* table;
-  std::size_t n_states;
-  const std::int64_t* begin;      // null: dense
-  const std::int32_t* column;     // null: dense
+  const std::int64_t* begin;
+  const std::int32_t* column;
+  std::uint64_t multiplier() const { return 0; }
+
+  SGDMC_INLINE std::uint64_t step(std::uint64_t state, std::uint64_t bits, std::uint64_t) const {
+    const std::int64_t first = begin[state];
+    const std::uint64_t size = begin[state + 1] - first;
+    const std::uint64_t chosen = bounded(bits, size), rest = bits * size;
+    const std::uint64_t entry = table[first + chosen], alias = entry & kAliasMask;
+    const std::uint64_t keep = -static_cast<std::uint64_t>(rest < (entry & ~kAliasMask));
+    return column[first + (alias ^ ((alias ^ chosen) & keep))];
+  }
 };
 
-// Entry `chosen` itself or its alias, without a branch: either is as likely as not.
-SGDMC_INLINE std::uint64_t keep_or_alias(std::uint64_t entry, std::uint64_t chosen, std::uint64_t rest) {
-  const std::uint64_t alias = entry & kAliasMask;
-  const std::uint64_t keep = -static_cast<std::uint64_t>(rest < (entry & ~kAliasMask));
-  return alias ^ ((alias ^ chosen) & keep);
-}
+// Tables of a dense matrix, shortened to 16 or 32 bits an entry so that more of them fit in the cache: the
+// alias, and as many leading bits of the probability as there is room for. Only where these are equal to
+// those of the number drawn is the full entry looked up. Rows are padded to a power of two.
+template <class Short>
+class DenseTables {
+ public:
+  DenseTables(const std::uint64_t* table, std::size_t n, int n_threads, Stop& stop)
+      : full_(table), n_(n), bits_(std::max(1, static_cast<int>(std::bit_width(n - 1)))) {
+    const int keep_bits = 8 * static_cast<int>(sizeof(Short)) - bits_;
+    shift_ = 64 - keep_bits;
+    entries_.reset(new Short[n << bits_]);
+    const std::size_t rows = 65536 / n + 1;
+    parallel_for((n + rows - 1) / rows, n_threads, stop, [&](std::size_t b) {
+      for (std::size_t i = b * rows; i < std::min(n, (b + 1) * rows); ++i)
+        dispatch([&](auto) SGDMC_BODY {
+          const std::uint64_t* from = full_ + i * n_;
+          Short* to = entries_.get() + (i << bits_);
+          for (std::size_t j = 0; j < n_; ++j)
+            to[j] = static_cast<Short>((from[j] >> shift_ << bits_) | (from[j] & kAliasMask));
+        });
+    });
+  }
+  std::uint64_t multiplier() const { return n_; }
+
+  SGDMC_INLINE std::uint64_t step(std::uint64_t state, std::uint64_t chosen, std::uint64_t rest) const {
+    const std::uint64_t entry = entries_[state << bits_ | chosen];
+    const std::uint64_t alias = entry & ((std::uint64_t{1} << bits_) - 1);
+    const std::uint64_t bound = entry >> bits_, leading = rest >> shift_;
+    if (__builtin_expect(leading == bound, 0))
+      return rest < (full_[state * n_ + chosen] & ~kAliasMask) ? chosen : alias;
+    const std::uint64_t keep = -static_cast<std::uint64_t>(leading < bound);
+    return alias ^ ((alias ^ chosen) & keep);
+  }
+
+ private:
+  const std::uint64_t* full_;
+  std::size_t n_;
+  int bits_, shift_;
+  std::unique_ptr<Short[]> entries_;
+};
 
 // Paths of up to L chains from `first_chain` on: out (.., n_steps + 1), the starts already in place. A
 // step draws 64 bits z; the high half of z * k chooses one of the row's k entries, the low half decides
-// between it and its alias. States of all chains advance together, which hides the latency of the tables.
-template <int L, bool Dense, class T>
-void simulate_block(const ChainTables& chain, std::uint64_t seed, std::size_t first_chain, int lanes,
+// between it and its alias. Chains advance together, which hides the latency of the tables.
+template <int L, class Tables, class T>
+void simulate_block(const Tables& tables, std::uint64_t seed, std::size_t first_chain, int lanes,
                     std::size_t n_steps, T* out, Stop& stop) {
   constexpr std::size_t segment = 4096 / L;
   const std::size_t n_records = n_steps + 1;
@@ -88,22 +207,26 @@ void simulate_block(const ChainTables& chain, std::uint64_t seed, std::size_t fi
     twist[l] = key.twist;
     state[l] = static_cast<std::uint64_t>(out[std::min(l, lanes - 1) * n_records]);
   }
-  const std::uint64_t n = chain.n_states;
+  const std::uint64_t n = tables.multiplier();
   for (std::size_t t0 = 0; t0 < n_steps; t0 += segment) {
     if (stop.requested()) throw Interrupted();
     const std::size_t steps = std::min(segment, n_steps - t0);
     dispatch([&](auto) SGDMC_BODY {
-      const auto split = [&](std::size_t i, std::uint64_t z) SGDMC_BODY {
-        chosen[i] = Dense ? bounded(z, n) : z;
-        rest[i] = z * n;
-      };
+      std::uint64_t *const c = chosen.get(), *const r = rest.get();
       if constexpr (L == 1) {
         const std::uint64_t a = offset[0], b = twist[0];
-        for (std::size_t t = 0; t < steps; ++t) split(t, draw_bits(a, b, std::uint64_t{t0 + t}));
+        for (std::size_t t = 0; t < steps; ++t) {
+          const std::uint64_t z = draw_bits(a, b, std::uint64_t{t0 + t});
+          c[t] = n ? bounded(z, n) : z;
+          r[t] = z * n;
+        }
       } else {
         for (std::size_t t = 0; t < steps; ++t)
-          for (int l = 0; l < L; ++l)
-            split(t * L + l, draw_bits(offset[l], twist[l], std::uint64_t{t0 + t}));
+          for (int l = 0; l < L; ++l) {
+            const std::uint64_t z = draw_bits(offset[l], twist[l], std::uint64_t{t0 + t});
+            c[t * L + l] = n ? bounded(z, n) : z;
+            r[t * L + l] = z * n;
+          }
       }
     });
     std::uint64_t now[L];
@@ -111,18 +234,8 @@ void simulate_block(const ChainTables& chain, std::uint64_t seed, std::size_t fi
     for (std::size_t t = 0; t < steps; ++t) {
 #pragma GCC unroll 8
       for (int l = 0; l < L; ++l) {
-        const std::size_t i = t * L + l;
-        if constexpr (Dense) {
-          const std::uint64_t entry = chain.table[now[l] * n + chosen[i]];
-          now[l] = keep_or_alias(entry, chosen[i], rest[i]);
-        } else {
-          const std::int64_t first = chain.begin[now[l]];
-          const std::uint64_t size = chain.begin[now[l] + 1] - first;
-          const std::uint64_t j = bounded(chosen[i], size), low = chosen[i] * size;
-          const std::uint64_t entry = chain.table[first + j];
-          now[l] = chain.column[first + keep_or_alias(entry, j, low)];
-        }
-        tile[i] = static_cast<T>(now[l]);
+        now[l] = tables.step(now[l], chosen[t * L + l], rest[t * L + l]);
+        tile[t * L + l] = static_cast<T>(now[l]);
       }
     }
     for (int l = 0; l < L; ++l) state[l] = now[l];
@@ -134,26 +247,20 @@ void simulate_block(const ChainTables& chain, std::uint64_t seed, std::size_t fi
 }
 
 // Simulates n_chains paths into out (n_chains, n_steps + 1), whose first column holds the starts.
-template <class T>
-void simulate(const ChainTables& chain, std::size_t n_chains, std::size_t n_steps, std::uint64_t seed, T* out,
+template <class Tables, class T>
+void simulate(const Tables& tables, std::size_t n_chains, std::size_t n_steps, std::uint64_t seed, T* out,
               int n_threads, Stop& stop) {
   constexpr int L = 32;
   parallel_for((n_chains + L - 1) / L, n_threads, stop, [&](std::size_t b) {
     const std::size_t first = b * L;
     const int lanes = static_cast<int>(std::min<std::size_t>(L, n_chains - first));
     T* to = out + first * (n_steps + 1);
-    const auto run = [&]<int K>() {
-      if (chain.begin)
-        simulate_block<K, false>(chain, seed, first, lanes, n_steps, to, stop);
-      else
-        simulate_block<K, true>(chain, seed, first, lanes, n_steps, to, stop);
-    };
     if (lanes == 1)
-      run.template operator()<1>();
+      simulate_block<1>(tables, seed, first, lanes, n_steps, to, stop);
     else if (lanes <= 8)
-      run.template operator()<8>();
+      simulate_block<8>(tables, seed, first, lanes, n_steps, to, stop);
     else
-      run.template operator()<L>();
+      simulate_block<L>(tables, seed, first, lanes, n_steps, to, stop);
   });
 }
 

@@ -215,26 +215,25 @@ def as_transition_matrix(
     if sparse:
         matrix = scipy.sparse.csr_array(P, dtype=np.float64, copy=True)
         matrix.sum_duplicates()
-        data, shape = matrix.data, matrix.shape
+        data = matrix.data
     else:
-        data = np.array(as_floats(name, P, finite=False))
-        matrix, shape = data, data.shape
+        matrix = data = np.array(as_floats(name, P, finite=False))
+    shape = matrix.shape
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"{name} must be a square matrix; got shape {shape}. Reshape it.")
-    bad = ~(np.isfinite(data) & (data >= 0))
-    if bad.any():
+    sums = np.asarray(matrix.sum(axis=1)).ravel()
+    if not (np.isfinite(sums).all() and (data.size == 0 or data.min() >= 0)):
         nonfinite = ~np.isfinite(data)
-        first = int(np.argmax(nonfinite if nonfinite.any() else bad))
+        rule = "finite" if nonfinite.any() else "non-negative"
+        first = int(np.argmax(nonfinite if nonfinite.any() else data < 0))
         if sparse:
             row = int(np.searchsorted(matrix.indptr, first, side="right")) - 1
-            where: tuple[int, int] = (row, int(matrix.indices[first]))
+            where = (row, int(matrix.indices[first]))
         else:
             where = (first // shape[1], first % shape[1])
-        rule = "finite" if nonfinite.any() else "non-negative"
         raise ValueError(
             f"{name} must be {rule}; got {data.flat[first]} at {where}. Repair that entry."
         )
-    sums = np.asarray(matrix.sum(axis=1)).ravel()
     off = np.abs(sums - 1.0)
     if off.max() > ROW_SUM_TOLERANCE:
         row = int(np.argmax(off > ROW_SUM_TOLERANCE))
@@ -246,7 +245,8 @@ def as_transition_matrix(
         matrix.data /= np.repeat(sums, np.diff(matrix.indptr))
     else:
         matrix /= sums[:, None]
-    return matrix
+    result: NDArray[np.float64] | scipy.sparse.csr_array = matrix
+    return result
 
 
 def output_or_new(

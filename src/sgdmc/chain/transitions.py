@@ -123,7 +123,7 @@ def simulate_chain(
     TypeError
         If `P` does not hold real numbers, or the starts are not integers.
     ValueError
-        If `P` is not row-stochastic to 1e-6, a row has more than 65536 entries, a start is not in
+        If `P` is not row-stochastic to 1e-6, a row has more than 32768 entries, a start is not in
         ``0 .. n - 1``, or an argument is out of range.
 
     Notes
@@ -168,6 +168,8 @@ def simulate_chain(
     paths[:, 0] = starts
     threads = validate.as_threads(n_threads)
     module = kernels(backend)
-    table = module.alias_tables(values, begin, n_states, threads)
-    module.simulate(table, begin, column, n_states, validate.seed_from(rng), paths, threads)
+    module.alias_tables(values, begin, n_states, threads)  # in place: `values` are ours
+    module.simulate(
+        values.view(np.uint64), begin, column, n_states, validate.seed_from(rng), paths, threads
+    )
     return paths

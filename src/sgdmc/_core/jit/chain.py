@@ -9,55 +9,50 @@ from numpy.typing import NDArray
 
 from sgdmc._core.jit.compiler import compiled
 from sgdmc._core.jit.random import bounded, draw
-from sgdmc._core.reference.chain import ALIAS_BITS, ALIAS_MASK
+from sgdmc._core.reference.chain import ALIAS_BITS, ALIAS_MASK, MEAN
 from sgdmc._core.reference.random import keys_of
 
 __all__ = ["alias_tables", "count_transitions", "simulate"]
 
 
 @compiled
-def _next(q: Any, i: int, want_small: bool) -> int:
-    while i < len(q) and (q[i] < 1.0) != want_small:
-        i += 1
-    return i
-
-
-@compiled
-def _alias_row(p: Any, q: Any, table: Any) -> None:
+def _alias_row(p: Any, table: Any) -> None:
     n = len(p)
+    share = (p * (n * float(MEAN))).astype(np.int64)  # in units of 2**-48 / n
+    small, large = np.flatnonzero(share < MEAN), np.flatnonzero(share >= MEAN)
     for i in range(n):
-        q[i] = p[i] * n
         table[i] = ~ALIAS_MASK | np.uint64(i)
-    small, large = _next(q, 0, True), _next(q, 0, False)
-    current = small
-    while small < n and large < n:
-        table[current] = (np.uint64(q[current] * 2.0**48) << ALIAS_BITS) | np.uint64(large)
-        q[large] = (q[large] + q[current]) - 1.0
-        passed = q[large] < 1.0 and large < small
-        current = large
-        if q[large] < 1.0:
-            large = _next(q, large + 1, False)
-        if not passed:
-            small = _next(q, small + 1, True)
-            current = small
+    if len(small) == 0 or len(large) == 0:
+        return
+    current, donor, next_small, next_large = small[0], large[0], 1, 1
+    while True:
+        table[current] = (np.uint64(share[current]) << ALIAS_BITS) | np.uint64(donor)
+        share[donor] += share[current] - MEAN
+        if share[donor] < MEAN:
+            current = donor
+            if next_large == len(large):
+                return
+            donor = large[next_large]
+            next_large += 1
+        else:
+            if next_small == len(small):
+                return
+            current = small[next_small]
+            next_small += 1
 
 
 @compiled
 def _alias_tables(p: Any, begin: Any, table: Any) -> None:
-    q = np.empty(np.max(begin[1:] - begin[:-1]))
     for i in range(len(begin) - 1):
-        first, last = begin[i], begin[i + 1]
-        _alias_row(p[first:last], q[: last - first], table[first:last])
+        _alias_row(p[begin[i] : begin[i + 1]], table[begin[i] : begin[i + 1]])
 
 
 def alias_tables(
     p: NDArray[np.float64], begin: NDArray[np.int64], n_states: int, n_threads: int = 1
-) -> NDArray[np.uint64]:
-    """Alias tables of all rows, flat like `p`; an empty `begin` means dense rows."""
-    table = np.empty(p.size, dtype=np.uint64)
+) -> None:
+    """Overwrite the rows of a stochastic matrix by alias tables, uint64 in place of float64."""
     bounds = begin if len(begin) else np.arange(n_states + 1, dtype=np.int64) * n_states
-    _alias_tables(p.ravel(), bounds, table)
-    return table
+    _alias_tables(p, bounds, p.view(np.uint64))
 
 
 @compiled

@@ -13,46 +13,40 @@ __all__ = ["alias_tables", "count_transitions", "simulate"]
 
 ALIAS_BITS = np.uint64(16)
 ALIAS_MASK = np.uint64(0xFFFF)
-MAX_ROW = 2**16
+MEAN = 2**48  # 1/n in units of the tables
+MAX_ROW = 2**15
 
 
 def alias_tables(
     p: NDArray[np.float64], begin: NDArray[np.int64], n_states: int, n_threads: int = 1
-) -> NDArray[np.uint64]:
-    """Walker's alias tables of all rows of a stochastic matrix, flat like `p`.
+) -> None:
+    """Overwrite the rows of a stochastic matrix by Walker's alias tables, uint64 for float64.
 
     The upper 48 bits of an entry are the probability of staying with it, the lower 16 the entry of
     the same row to take otherwise. Rows are ``p[begin[i]:begin[i + 1]]``, or have length `n_states`
-    if `begin` is empty.
+    if `begin` is empty; `p` is flat and contiguous.
     """
     bounds = begin if len(begin) else np.arange(n_states + 1) * n_states
-    flat = p.ravel()
-    table = np.empty(flat.shape, dtype=np.uint64)
+    table = p.view(np.uint64)
     for first, last in pairwise(bounds):
-        table[first:last] = _alias_row(flat[first:last])
-    return table
+        table[first:last] = _alias_row(p[first:last])
 
 
 def _alias_row(p: NDArray[np.float64]) -> NDArray[np.uint64]:
     n = len(p)
-    q = (p * float(n)).tolist()
-    keep = [(1 << 48) - 1] * n
-    alias = list(range(n))
-    small = next((i for i in range(n) if q[i] < 1.0), n)
-    large = next((i for i in range(n) if q[i] >= 1.0), n)
-    current = small
-    while small < n and large < n:
-        keep[current] = int(q[current] * 2.0**48)
-        alias[current] = large
-        q[large] = (q[large] + q[current]) - 1.0
-        passed = q[large] < 1.0 and large < small
-        current = large
-        if q[large] < 1.0:
-            large = next((i for i in range(large + 1, n) if q[i] >= 1.0), n)
-        if not passed:
-            small = next((i for i in range(small + 1, n) if q[i] < 1.0), n)
-            current = small
-    return (np.array(keep, dtype=np.uint64) << ALIAS_BITS) | np.array(alias, dtype=np.uint64)
+    share = (p * (float(n) * float(MEAN))).astype(np.int64).tolist()  # in units of 2**-48 / n
+    keep, alias = np.full(n, MEAN - 1, dtype=np.uint64), np.arange(n, dtype=np.uint64)
+    small = iter([i for i in range(n) if share[i] < MEAN])
+    large = iter([i for i in range(n) if share[i] >= MEAN])
+    current, donor = next(small, None), next(large, None)
+    while current is not None and donor is not None:
+        keep[current], alias[current] = share[current], donor
+        share[donor] += share[current] - MEAN  # what the donor still has to give
+        if share[donor] < MEAN:
+            current, donor = donor, next(large, None)
+        else:
+            current = next(small, None)
+    return (keep << ALIAS_BITS) | alias
 
 
 def simulate(
