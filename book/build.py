@@ -25,6 +25,7 @@ def build(*, fresh: bool = False) -> int:
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "JUPYTER_PLATFORM_DIRS": "1",
         "PYTHONHASHSEED": "0",
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # progress bars need no widgets here
     }
     # Jupyter Book and the kernel that runs the chapters are those beside this interpreter.
     scripts = Path(sys.executable).parent
