@@ -99,7 +99,7 @@ def test_a_folder_without_a_tokenizer(folder, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (copy / name).unlink()
     with pytest.raises(
-        ValueError, match="name must be a causal language model with its tokenizer .*; got .*copy"
+        ValueError, match=r"name must be a causal language model with its tokenizer .*copy"
     ):
         load_model(copy)
 

@@ -14,7 +14,7 @@ import torch
 from sgdmc.llm.forest import FloatArray, IntArray, Questions
 
 CPU_CHUNK = 256
-GPU_CHUNKS = (512, 4096)
+GPU_CHUNKS = (512, 2048)
 CACHED = 2**17  # logits at a time
 
 
