@@ -94,7 +94,7 @@ def _local_linear(before: Array, after: Array) -> Step:
     scale = _unit(before)
     tree = cKDTree(before / scale)
     dim = before.shape[1]
-    k = int(np.clip(round(0.25 * len(before)), min(4 * dim + 4, len(before)), len(before)))
+    k = min(len(before), max(4 * dim + 4, min(round(0.25 * len(before)), 150)))
 
     def fit(theta: Array) -> tuple[Array, Array]:
         gaps, near = tree.query(theta / scale, k=k)
