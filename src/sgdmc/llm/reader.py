@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sgdmc._core.validate import as_choice, as_int, as_states
 from sgdmc.llm.forest import FloatArray, IntArray, Questions
-from sgdmc.llm.model import LanguageModel, load_model
+from sgdmc.llm.model import NO_LIMIT, LanguageModel, load_model
 from sgdmc.llm.series import (
     States,
     Window,
@@ -230,7 +230,9 @@ def _both_ways(
 ) -> list[tuple[FloatArray, FloatArray]]:
     """Return rows and off-state masses, averaged with the mirrored series' if so asked."""
     total = (sum(map(len, runs)) if probes is None else len(probes)) * (1 + mirror)
-    with bar(job.lm, total, shown=progress) as advance:
+    length = len(job.tm.layout(runs).tokens)
+    used = min(length, job.max_context or length)
+    with _bar(job.lm, total, used, shown=progress) as advance:
         laws = _laws(job, runs, probes, advance)
         if not mirror:
             return laws
@@ -305,8 +307,8 @@ def open_context(lm: LanguageModel, capacity: int, chunk: int | None, scratch: i
 
 
 @contextmanager
-def bar(lm: LanguageModel, total: int, *, shown: bool) -> Iterator[Advance]:
-    """Show which model reads, where, how far it is, and positions a second."""
+def _bar(lm: LanguageModel, total: int, used: int, *, shown: bool) -> Iterator[Advance]:
+    """Show which model reads, where, in how much context, how far it is, and positions a second."""
     if not shown:
         yield lambda _: None
         return
@@ -317,8 +319,10 @@ def bar(lm: LanguageModel, total: int, *, shown: bool) -> Iterator[Advance]:
         def render(self, task: Any) -> Text:
             return Text(f"{task.speed or 0.0:.0f} positions/s")
 
-    title = f"{lm.name} {lm.dtype} on {lm.device}"
+    limit = "" if lm.max_context == NO_LIMIT else f" of {lm.max_context}"
+    title = f"{lm.name}, {lm.dtype} on {lm.device}, context {used}{limit} tokens"
     columns = (TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns) as shown_bar:
-        task = shown_bar.add_task(title, total=total)
+        shown_bar.console.print(title)
+        task = shown_bar.add_task("reading", total=total)
         yield lambda count: shown_bar.advance(task, count)
