@@ -157,7 +157,9 @@ def _held_out(before: Array, after: Array, values: Array, lag: int) -> tuple[flo
             s, w = before[first:last] @ inverse, after[first:last] @ inverse
             for i in range(u.shape[1]):
                 slope, shift, residual = var1_fit(u[:, i : i + 1], v[:, i : i + 1])
-                variance = max(float((residual**2).mean()), 1e-12 * float(np.ptp(v[:, i])) ** 2)
+                # Errors below a thousandth of the range are below the bins: they must not decide.
+                floor = (1e-3 * float(np.ptp(v[:, i]))) ** 2
+                variance = max(float((residual**2).mean()), floor)
                 error = w[:, i] - s[:, i] * slope[0, 0] - shift[0]
                 score = score - 0.5 * (error**2 / variance + np.log(2 * np.pi * variance))
             totals[which] += float(np.sum(score))

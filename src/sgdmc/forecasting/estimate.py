@@ -219,7 +219,7 @@ def complete_kernel(kernel: Kernel, *, completion: str, reg: float | None = None
         If ``completion`` is unknown, or a coordinate has no visited state.
     """
     blocks = [
-        complete(block, seen, method=completion, reg=reg)
+        complete(block, seen, method=completion, reg=reg, backend="cpp")
         for block, seen in zip(kernel.blocks, kernel.observed, strict=True)
     ]
     return replace(kernel, blocks=np.stack(blocks), completion=completion)
@@ -290,7 +290,7 @@ def _fill(block: BlockRows, completion: str | None, reg: float | None) -> NDArra
         rows = block.rows.copy()
         rows[~block.known] = np.eye(len(rows))[~block.known]
         return rows
-    return complete(block.rows, block.known, method=completion, reg=reg)
+    return complete(block.rows, block.known, method=completion, reg=reg, backend="cpp")
 
 
 def _visited(grid: Grid, rotated: list[NDArray[np.float64]], i: int, lag: int) -> NDArray[np.bool_]:
