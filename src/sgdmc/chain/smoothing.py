@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 # Bandwidths in hundredths of the range of states, and how many pairs judge them.
 _NEXT_WIDTHS = np.array([0.4, 0.7, 1.2, 2.0, 3.0, 4.5, 7.0, 11.0])
 _PRESENT_WIDTHS = np.array([3.0, 8.0, 20.0, 1000.0])
-_JUDGES = 400
+_JUDGES = 200
 _UNIFORM = 0.01
 
 
@@ -62,7 +62,7 @@ def kernel_smoothed_kernel(
     Notes
     -----
     Bandwidths ``h_x, h_y`` come from {.4, …, 11} hundredths of the range, by leave-one-out
-    likelihood over at most 400 of the transitions. Cost ``O(n m h)`` for ``m`` transitions.
+    likelihood over at most 200 of the transitions. Cost ``O(n m h)`` for ``m`` transitions.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def ar1_kde_kernel(
     Notes
     -----
     ``h`` comes from {.4, .7, 1.2, 2, 3, 4.5, 7, 11} and ``h_x`` from {3, 8, 20, 1000} hundredths
-    of the range, by leave-one-out likelihood over at most 400 of the transitions.
+    of the range, by leave-one-out likelihood over at most 200 of the transitions.
 
     Examples
     --------

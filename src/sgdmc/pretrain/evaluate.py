@@ -149,7 +149,7 @@ def score_recorded(model: Any, *, n_series: int = 10) -> Cells:
     return cells
 
 
-def model_kernel(model: Any, states: NDArray[np.int64], *, mirror: bool) -> Array:
+def model_kernel(model: Any, states: NDArray[np.int64]) -> Array:
     """Read all 100 rows off a model: each bin probed at five states, pooled by tens.
 
     Parameters
@@ -157,8 +157,6 @@ def model_kernel(model: Any, states: NDArray[np.int64], *, mirror: bool) -> Arra
     model : str or LanguageModel
     states : ndarray (T,) of int
         On 1000 bins.
-    mirror : bool
-        Average with the mirrored series.
 
     Returns
     -------
@@ -167,20 +165,24 @@ def model_kernel(model: Any, states: NDArray[np.int64], *, mirror: bool) -> Arra
     from sgdmc.llm.reader import next_state_laws
 
     probe = (np.arange(N_BINS)[:, None] * 10 + OFFSETS).ravel()
-    rows, _ = next_state_laws(states, model=model, digits=3, probe=probe, mirror=mirror)
+    rows, _ = next_state_laws(states, model=model, digits=3, probe=probe)
     rows = rows.reshape(N_BINS, len(OFFSETS), N_BINS, 10).sum(axis=3).mean(axis=1)
     return np.asarray(rows / rows.sum(axis=1, keepdims=True))
 
 
-def laplace_kernel(states: NDArray[np.int64]) -> Array:
-    """Return rows of counts plus one on 100 bins."""
-    counts = np.ones((N_BINS, N_BINS))
+def laplace_kernel(states: NDArray[np.int64], *, n_states: int) -> Array:
+    """Return rows of counts plus one."""
+    counts = np.ones((n_states, n_states))
     np.add.at(counts, (states[:-1], states[1:]), 1.0)
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
 def score_series(
-    model: Any, series: Sequence[Series], *, lengths: Sequence[int]
+    model: Any,
+    series: Sequence[Series],
+    *,
+    lengths: Sequence[int],
+    cache: str | Path | None = None,
 ) -> dict[str, dict[str, Cells]]:
     """Score all rows of one-coordinate series on 100 bins.
 
@@ -190,6 +192,8 @@ def score_series(
     series : sequence of Series
     lengths : sequence of int
         How many states are shown.
+    cache : path, optional
+        Folder in which the classical estimators' kernels are kept for the next model.
 
     Returns
     -------
@@ -197,13 +201,14 @@ def score_series(
         Measures ``KL``, ``TV``, ``W1`` and ``CRPS`` (excess) of visited rows weighted by visits,
         ``KL inside`` and ``KL outside`` of unvisited rows. Cells as in :func:`score_chains`.
     """
-    estimators: dict[str, Callable[[NDArray[np.int64]], Array]] = {
-        "model": lambda s: model_kernel(model, s, mirror=False),
-        "model, mirrored": lambda s: model_kernel(model, s, mirror=True),
-        "AR + residual KDE": lambda s: ar1_kde_kernel(s // 10, n_states=N_BINS),
-        "AR(1)": lambda s: ar1_kernel(s // 10, n_states=N_BINS),
-        "kernel smoothing": lambda s: kernel_smoothed_kernel(s // 10, n_states=N_BINS),
-        "counts + 1": lambda s: laplace_kernel(s // 10),
+    from joblib import Memory
+
+    keep: Callable[[Any], Any] = Memory(cache, verbose=0).cache
+    classical: dict[str, Callable[..., Array]] = {
+        "AR + residual KDE": keep(ar1_kde_kernel),
+        "AR(1)": ar1_kernel,
+        "kernel smoothing": keep(kernel_smoothed_kernel),
+        "counts + 1": laplace_kernel,
     }
     result: dict[str, dict[str, Cells]] = {}
     for one in series:
@@ -218,8 +223,12 @@ def score_series(
             between = (bins > where[0]) & (bins < where[-1])
             inside = (visits == 0) & between
             outside = (visits == 0) & ~between
-            for name, estimate in estimators.items():
-                rows = estimate(shown)
+            plain = model_kernel(model, shown)
+            mirrored = model_kernel(model, 999 - shown)[::-1, ::-1]
+            kernels = {"model": plain, "model, mirrored": (plain + mirrored) / 2}
+            for name, estimate in classical.items():
+                kernels[name] = estimate(shown // 10, n_states=N_BINS)
+            for name, rows in kernels.items():
                 kl = kl_divergence(one.truth, rows)
                 gap = np.cumsum(one.truth - rows, axis=1)
                 measures = {
@@ -295,8 +304,9 @@ def evaluate(
     model: Any = "shipped",
     *,
     n_chains: int = 200,
-    n_series: int = 40,
+    n_series: int = 20,
     common: str | Path | None = "tests/data",
+    cache: str | Path | None = None,
     seed: int = 2026,
 ) -> dict[str, Any]:
     """Evaluate a model on fresh chains and series and on the common sets.
@@ -306,10 +316,12 @@ def evaluate(
     model : str or LanguageModel, default "shipped"
     n_chains : int, default 200
         Fresh finite chains.
-    n_series : int, default 40
+    n_series : int, default 20
         Fresh series of each of the six families.
     common : path, optional
         Folder of the common sets; left out where there is none.
+    cache : path, optional
+        See :func:`score_series`.
     seed : int
 
     Returns
@@ -328,9 +340,15 @@ def evaluate(
     tables[title] = summarise(score_recorded(model), seed=seed)
     rng = np.random.default_rng([seed, 2])
     series = [fresh_series(rng, family, 501) for family in FAMILIES for _ in range(n_series)]
-    scores = score_series(model, series, lengths=(30, 100, 200, 500))
+    lengths = (30, 100, 200)
+    scores = score_series(model, series, lengths=lengths, cache=cache)
+    held_out = [one for one in series if one.family in HELD_OUT]
+    for group, measures in score_series(model, held_out, lengths=(500,), cache=cache).items():
+        for measure, cells in measures.items():
+            for name, row in cells.items():
+                scores[group][measure][name] |= row
     if common is not None and Path(common, "real_sgd_24.npz").exists():
-        scores |= score_series(model, load_common(common), lengths=(30, 100, 200))
+        scores |= score_series(model, load_common(common), lengths=lengths, cache=cache)
     for group, measures in scores.items():
         for measure, cells in measures.items():
             title = f"{group}, {measure} (columns: states shown)"
@@ -392,8 +410,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", nargs="?", default="shipped", help="shipped, a folder or a Hub id")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--chains", type=int, default=200, help="fresh chains (default 200)")
-    parser.add_argument("--series", type=int, default=40, help="fresh series a family (default 40)")
+    parser.add_argument("--series", type=int, default=20, help="fresh series a family (default 20)")
     parser.add_argument("--common", type=Path, default=Path("tests/data"), help="common sets")
+    parser.add_argument("--cache", type=Path, help="folder to keep the classical kernels in")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--card", type=Path, help="model folder to write the card and hash of")
     parser.add_argument("--command", default="", help="what trained the model, for the card")
@@ -405,6 +424,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         n_chains=options.chains,
         n_series=options.series,
         common=options.common,
+        cache=options.cache,
         seed=options.seed,
     )
     if options.card is not None:
