@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from sgdmc._core import BACKENDS, backend
+from sgdmc.chain.grid import Grid
+from sgdmc.chain.transitions import count_transitions
 from sgdmc.sgd.problems import LeastSquares, LogisticRegression, SineRegression
-from sgdmc.sgd.simulate import run_sgd
+from sgdmc.sgd.simulate import count_sgd_transitions, run_sgd, run_sgd_states
 
 OTHERS = ["cpp", "numba"]
 
@@ -121,3 +123,20 @@ def test_strided_and_float32_starts():
     assert np.array_equal(
         run_sgd(problem, view, step_size=0.1, n_steps=9, rng=2).iterates, expected
     )
+
+
+@pytest.mark.parametrize("name", list(BACKENDS))
+@pytest.mark.parametrize(("kind", "dim"), [("least_squares", 3), ("sine", 2)])
+@pytest.mark.parametrize(("n_chains", "lag", "thin"), [(1, 1, 1), (6, 3, 2), (45, 100, 7)])
+def test_states_and_counts_are_those_of_the_iterates(name, kind, dim, n_chains, lag, thin):
+    problem = problem_of(kind, 11, dim)
+    start = np.random.default_rng(1).normal(size=(n_chains, dim))
+    options = {"step_size": 0.02, "n_steps": 120, "rng": 4}
+    iterates = run_sgd(problem, start, **options).iterates
+    grid = Grid.fit(iterates[:, 20:], digits=1)  # so that some iterates lie outside
+    states = run_sgd_states(problem, start, grid, thin=thin, backend=name, **options)
+    assert np.array_equal(states, grid.encode(iterates[:, ::thin]))
+    counts = count_sgd_transitions(problem, start, grid, lag=lag, backend=name, **options)
+    for j in range(dim):
+        path = grid.encode(iterates)[:, :, j]
+        assert np.array_equal(counts[j], count_transitions(path, n_states=10, lag=lag))

@@ -24,6 +24,54 @@ SGDMC_INLINE D broadcast(double x) {
   return x - D{};
 }
 
+template <int W>
+SGDMC_INLINE typename Simd<W>::D load(const double* p) {
+  typename Simd<W>::D v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+// Transposes W vectors of W doubles in place.
+template <int W>
+SGDMC_INLINE void transpose(typename Simd<W>::D (&v)[W]) {
+  if constexpr (W == 8) {
+    typename Simd<8>::D t[8], u[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+      t[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+      t[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+      u[i] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      u[i + 1] = __builtin_shufflevector(t[i + 1], t[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
+      u[i + 2] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+      u[i + 3] = __builtin_shufflevector(t[i + 1], t[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      v[i] = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+      v[i + 4] = __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+  } else if constexpr (W == 4) {
+    typename Simd<4>::D t[4];
+#pragma GCC unroll 2
+    for (int i = 0; i < 4; i += 2) {
+      t[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 4, 2, 6);
+      t[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 1, 5, 3, 7);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      v[i] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 4, 5);
+      v[i + 2] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 6, 7);
+    }
+  } else {
+    const auto low = __builtin_shufflevector(v[0], v[1], 0, 2);
+    v[1] = __builtin_shufflevector(v[0], v[1], 1, 3);
+    v[0] = low;
+  }
+}
+
 // s = sin(x), c = cos(x) for each lane, of type D = Simd<W>::D with bits in U = Simd<W>::U.
 //
 // Argument reduction x - n pi/2 in three parts (Cody and Waite), then the minimax polynomials of fdlibm

@@ -20,13 +20,6 @@ SGDMC_INLINE typename Simd<W>::D gather(const double* column, const std::uint32_
   return v;
 }
 
-template <int W>
-SGDMC_INLINE typename Simd<W>::D load(const double* p) {
-  typename Simd<W>::D v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-
 // Columns 0, 1 and 2 of the records of 4 doubles of W samples.
 template <int W>
 SGDMC_INLINE void gather3(const double* records, const std::uint32_t* sample, typename Simd<W>::D& a,

@@ -1,7 +1,9 @@
 // Constant-step SGD from many starts: blocks of 32 chains in vectors, segments of steps in cache.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 
@@ -75,6 +77,14 @@ class Sampler {
   std::vector<std::uint32_t> order_;  // (n_samples, L)
 };
 
+// What takes the iterates of a block: tile (n_steps, dim, L) holds those of steps first_step, first_step +
+// 1, ..; of its L lanes the first `lanes` are chains. Called once a segment, so that a virtual call costs
+// nothing and each kernel is compiled once.
+struct Sink {
+  virtual ~Sink() = default;
+  virtual void take(const double* tile, std::size_t first_step, std::size_t n_steps, int lanes) = 0;
+};
+
 // Memory of one block, kept by the caller so that it is not asked for inside the vectorised code.
 template <int L>
 struct Scratch {
@@ -95,7 +105,7 @@ struct Scratch {
 };
 
 // Runs L = W * G chains from `first_chain` on, of which `lanes` exist; the others repeat the last one.
-template <int W, int G, class Problem, class Sink>
+template <int W, int G, class Problem>
 SGDMC_INLINE void sgd_block(const Problem& problem, const SgdSettings& s, const double* start,
                             std::size_t first_chain, int lanes, Scratch<W * G>& scratch,
                             Sampler<W * G>& sampler, Sink& sink, Divergence& divergence, Stop& stop) {
@@ -180,23 +190,24 @@ SGDMC_INLINE void sgd_block(const Problem& problem, const SgdSettings& s, const 
   }
 }
 
-// Runs all chains; `make_sink(first_chain, L)` gives what takes a block's iterates: sink.start(theta) and
-// then sink.take(tile, first_step, n_steps, lanes), with tile (n_steps, dim, L).
-template <class Problem, class MakeSink>
-void sgd(const Problem& problem, const SgdSettings& s, const double* start, MakeSink&& make_sink,
+using MakeSink = std::function<std::unique_ptr<Sink>(std::size_t first_chain, int L)>;
+
+// Runs all chains; `make_sink` gives what takes the iterates of a block of L chains.
+template <class Problem>
+void sgd(const Problem& problem, const SgdSettings& s, const double* start, const MakeSink& make_sink,
          Divergence& divergence, int n_threads, Stop& stop) {
   const auto run = [&]<int L>(std::size_t first, int lanes) {
     Scratch<L> scratch(problem.dim(), s.batch_size, s.n_steps);
     Sampler<L> sampler(s, problem.n_samples, first);
-    auto sink = make_sink(first, L);
+    const std::unique_ptr<Sink> sink = make_sink(first, L);
     if constexpr (L == 2) {
       dispatch([&](auto) SGDMC_BODY {
-        sgd_block<2, 1>(problem, s, start, first, lanes, scratch, sampler, sink, divergence, stop);
+        sgd_block<2, 1>(problem, s, start, first, lanes, scratch, sampler, *sink, divergence, stop);
       });
     } else {
       dispatch([&](auto width) SGDMC_BODY {
         constexpr int W = decltype(width)::value;
-        sgd_block<W, L / W>(problem, s, start, first, lanes, scratch, sampler, sink, divergence, stop);
+        sgd_block<W, L / W>(problem, s, start, first, lanes, scratch, sampler, *sink, divergence, stop);
       });
     }
   };
@@ -214,27 +225,52 @@ void sgd(const Problem& problem, const SgdSettings& s, const double* start, Make
 }
 
 // Writes every `thin`-th iterate, the start included, to out (n_chains, n_steps / thin + 1, dim).
-struct StoreIterates {
-  double* out;  // of the block's first chain
-  std::size_t n_records, dim, thin;
-  int L;
+class StoreIterates : public Sink {
+ public:
+  StoreIterates(double* out_of_first, std::size_t records, std::size_t dimension, std::size_t thinning, int lanes)
+      : out_(out_of_first), n_records_(records), dim_(dimension), thin_(thinning), L_(lanes) {}
 
-  SGDMC_INLINE void take(const double* tile, std::size_t first_step, std::size_t n_steps, int lanes) {
-    if (thin == 1) {
-      const std::size_t n = n_steps * dim;
-      for (int lane = 0; lane < lanes; ++lane) {
-        double* to = out + (lane * n_records + first_step) * dim;
-        for (std::size_t k = 0; k < n; ++k) to[k] = tile[k * L + lane];
-      }
-      return;
-    }
+  void take(const double* tile, std::size_t first_step, std::size_t n_steps, int lanes) override {
+    if (thin_ == 1)
+      return dispatch([&](auto width) SGDMC_BODY {
+        store<decltype(width)::value>(tile, first_step, n_steps * dim_, lanes);
+      });
     for (std::size_t t = 0; t < n_steps; ++t) {
-      if ((first_step + t) % thin != 0) continue;
+      if ((first_step + t) % thin_ != 0) continue;
       for (int lane = 0; lane < lanes; ++lane)
-        for (std::size_t j = 0; j < dim; ++j)
-          out[(lane * n_records + (first_step + t) / thin) * dim + j] = tile[(t * dim + j) * L + lane];
+        for (std::size_t j = 0; j < dim_; ++j)
+          out_[(lane * n_records_ + (first_step + t) / thin_) * dim_ + j] = tile[(t * dim_ + j) * L_ + lane];
     }
   }
+
+ private:
+  // n consecutive numbers of each lane, W x W of them at a time.
+  template <int W>
+  SGDMC_INLINE void store(const double* tile, std::size_t first_step, std::size_t n, int lanes) {
+    const std::size_t whole = n - n % W, stride = n_records_ * dim_;
+    double* const to = out_ + first_step * dim_;
+    for (int lane = 0; lane < lanes; lane += W) {
+      const int m = std::min(W, lanes - lane);
+      for (std::size_t k = 0; W <= L_ && k < whole; k += W) {
+        typename Simd<W>::D v[W];
+#pragma GCC unroll 8
+        for (int i = 0; i < W; ++i) v[i] = load<W>(tile + (k + i) * L_ + lane);
+        transpose<W>(v);
+        if (m == W) {
+#pragma GCC unroll 8
+          for (int i = 0; i < W; ++i) __builtin_memcpy(to + (lane + i) * stride + k, &v[i], sizeof v[i]);
+        } else {
+          for (int i = 0; i < m; ++i) __builtin_memcpy(to + (lane + i) * stride + k, &v[i], sizeof v[i]);
+        }
+      }
+      for (int i = 0; i < m; ++i)
+        for (std::size_t k = W <= L_ ? whole : 0; k < n; ++k) to[(lane + i) * stride + k] = tile[k * L_ + lane + i];
+    }
+  }
+
+  double* out_;
+  std::size_t n_records_, dim_, thin_;
+  int L_;
 };
 
 }  // namespace sgdmc

@@ -148,6 +148,7 @@ class TorchProblem:
                 f"{len(inputs)} and {len(targets)}. Align the two."
             )
         self.module, self._loss = module, loss
+        self._n_samples = len(inputs)
         self._inputs, self._targets = inputs, targets
         named = {k: v.detach().clone() for k, v in module.named_parameters()}
         if not named:
@@ -159,8 +160,7 @@ class TorchProblem:
     @property
     def n_samples(self) -> int:
         """Number of samples N."""
-        n_samples: int = len(self._inputs)
-        return n_samples
+        return self._n_samples
 
     @property
     def dim(self) -> int:

@@ -66,7 +66,8 @@ def bounded(bits: Bits, bound: int | Bits) -> Bits:
     """Uniform integers in [0, bound), the high half of ``bits * bound``, for bound <= 2**32."""
     limit = np.asarray(bound, dtype=np.uint64)
     low = ((bits & np.uint64(0xFFFFFFFF)) * limit) >> np.uint64(32)
-    return ((bits >> np.uint64(32)) * limit + low) >> np.uint64(32)
+    high: Bits = ((bits >> np.uint64(32)) * limit + low) >> np.uint64(32)
+    return high
 
 
 def random_bits(seed: int, chain: int, first: int, n: int) -> Bits:
