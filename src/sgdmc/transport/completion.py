@@ -125,6 +125,15 @@ def complete(
         out[missing] = out[states[np.where(take_left, left, right)]]
         return out
     members, weights = _neighbours(states, missing, counts[states], n_neighbours)
+    centroid = (weights * states[members]).sum(axis=1)
+    # States that ask for the same barycenter, as all those on one side do, share one solve.
+    problems, of_state = np.unique(
+        np.concatenate([members, weights], axis=1), axis=0, return_inverse=True
+    )
+    members, weights = (
+        problems[:, : members.shape[1]].astype(np.int64),
+        problems[:, members.shape[1] :],
+    )
     dictionary = out[states]
     if method == "quantiles":
         filled = kernels("numpy").quantile_barycenters(dictionary, members, weights)
@@ -140,7 +149,7 @@ def complete(
             n_threads=n_threads,
             backend=backend,
         ).histogram
-    centroid = (weights * states[members]).sum(axis=1)
+    filled = filled[of_state.ravel()]
     move = missing - centroid  # zero up to rounding between visited states
     if method == "increments" or extrapolation == "shift":
         slope = np.ones(len(missing))
@@ -209,7 +218,8 @@ def _neighbours(states: Index, missing: Index, visits: Array, count: int) -> tup
     """Nearest observed rows on both sides of each missing one, and weights whose centroid is it.
 
     On each side a row weighs as its visits over its distance; the two sides are then balanced so
-    that the centroid of the states is the missing state. One side alone has all the weight.
+    that the centroid of the states is the missing state. One side alone has all the weight, and
+    the same for every state beyond it.
     """
     n_missing, n_seen = len(missing), len(states)
     right = np.searchsorted(states, missing)
@@ -218,7 +228,9 @@ def _neighbours(states: Index, missing: Index, visits: Array, count: int) -> tup
         index = right[:, None] + step
         valid = (index >= 0) & (index < n_seen)
         index = np.clip(index, 0, n_seen - 1)
-        raw = np.where(valid, visits[index] / np.abs(states[index] - missing[:, None]), 0.0)
+        # Outside the visited range distances count from its edge: one law for all such states.
+        origin = np.clip(missing, states[0] - 1, states[-1] + 1)
+        raw = np.where(valid, visits[index] / np.abs(states[index] - origin[:, None]), 0.0)
         total = raw.sum(axis=1, keepdims=True)
         share = np.divide(raw, total, out=np.zeros_like(raw), where=total > 0)
         sides.append((index, share, (share * states[index]).sum(axis=1), total[:, 0] > 0))
