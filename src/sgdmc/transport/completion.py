@@ -47,7 +47,7 @@ def complete(
         See the table in Notes.
     reg : float, optional
         Regularisation of the Sinkhorn barycenters. By default that whose Gibbs kernel has the
-        median variance of the observed rows, within [1e-5, 1e-2]: the iteration is quickest there.
+        median variance of the observed rows, within [1e-3, 1e-2]: the iteration is quickest there.
     n_neighbours : int, optional
         Observed rows used on each side.
     visits : array_like, shape (n,), optional
@@ -249,7 +249,7 @@ def _natural_reg(rows: Array) -> float:
     states = np.arange(n)
     means = rows @ states
     variance = np.median(rows @ states**2 - means**2)
-    return float(np.clip(2.0 * variance / n**2, 1e-5, 1e-2))
+    return float(np.clip(2.0 * variance / n**2, 1e-3, 1e-2))
 
 
 def _slope(rows: Array, states: Index, visits: Array, s: int) -> float:
