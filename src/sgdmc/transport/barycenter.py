@@ -65,7 +65,7 @@ def debiased_barycenter(
     reg: float,
     tol: float = 1e-6,
     max_iter: int = 2000,
-    backend: str = "numpy",
+    backend: str = "cpp",
 ) -> BarycenterResult:
     """Debiased Sinkhorn barycenter of histograms on a line.
 
@@ -147,7 +147,7 @@ def entropic_barycenter(
     reg: float,
     tol: float = 1e-6,
     max_iter: int = 2000,
-    backend: str = "numpy",
+    backend: str = "cpp",
 ) -> BarycenterResult:
     """Entropic barycenter of histograms on a line: the debiased one without its debiasing.
 
@@ -199,7 +199,7 @@ def debiased_barycenters(
     tol: float = 1e-6,
     max_iter: int = 2000,
     n_threads: int | None = None,
-    backend: str = "numpy",
+    backend: str = "cpp",
 ) -> BarycenterResult:
     """Many barycenters over one dictionary of histograms, solved side by side.
 

@@ -29,7 +29,7 @@ def complete(
     tol: float = 1e-4,
     max_iter: int = 300,
     n_threads: int | None = None,
-    backend: str = "numpy",
+    backend: str = "cpp",
 ) -> NDArray[np.float64]:
     """Fill the rows of a transition matrix that were never visited.
 
