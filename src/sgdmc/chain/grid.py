@@ -107,9 +107,9 @@ class Grid:
         """
         digits = validate.as_int("digits", digits, minimum=1, maximum=3)
         array = validate.as_floats("values", values, finite=False)
-        rows = _rows(array)
-        if rows.size == 0:
+        if array.size == 0:
             raise ValueError(f"values must not be empty; got shape {array.shape}. Pass iterates.")
+        rows = _rows(array)
         low, high, bad = kernels("cpp").min_max(rows, validate.as_threads(None))
         if bad >= 0:
             validate.finite_or_raise("values", array)
