@@ -314,7 +314,7 @@ def quantile_barycenter(
     rows = _as_histograms(histograms)
     w = _as_weights(weights, len(rows))
     members = np.arange(len(rows))[None, :]
-    return np.asarray(kernels("numpy").quantile_barycenters(rows, members, w[None, :])[0])
+    return np.asarray(kernels("cpp").quantile_barycenters(rows, members, w[None, :])[0])
 
 
 def _one(

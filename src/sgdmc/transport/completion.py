@@ -136,7 +136,7 @@ def complete(
     )
     dictionary = out[states]
     if method == "quantiles":
-        filled = kernels("numpy").quantile_barycenters(dictionary, members, weights)
+        filled = kernels(backend).quantile_barycenters(dictionary, members, weights)
     else:
         filled = debiased_barycenters(
             dictionary,

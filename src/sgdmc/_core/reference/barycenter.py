@@ -14,6 +14,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Products = tuple[Callable[[Array], Array], Callable[[Array], Array], Callable[[Array], Array]]
 
+START_DEBIAS = 20  # iterations for the debiasing vector of the first guess
 START_STEPS = 3  # Sinkhorn iterations with the first guess held fixed
 START_MIX = 1e-6  # share of the blurred start in the first guess, so that no state is ruled out
 
@@ -132,7 +133,7 @@ def _iterate(
         log_sources = np.log(sources)
         log_d = np.zeros(n)
         if debiased:
-            for _ in range(20):
+            for _ in range(START_DEBIAS):
                 log_d = 0.5 * (log_d + start - within(log_d))
         log_b = np.tile(log_d - tilt, (m, 1))
         for _ in range(START_STEPS):  # potentials that fit the first guess

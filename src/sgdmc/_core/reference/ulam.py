@@ -54,9 +54,8 @@ def ulam_count(
     n_rows, n_images, dim = images.shape
     cells = cells_of(images, low, scale, n_states, boundary)
     rows = np.repeat(np.arange(n_rows), n_images)
-    counts = sp.csr_array(
-        (np.tile(weights, n_rows), (rows, cells.ravel())), shape=(n_rows, n_states**dim + 1)
-    )
+    data: Array = np.tile(weights, n_rows)
+    counts = sp.csr_array((data, (rows, cells.ravel())), shape=(n_rows, n_states**dim + 1))
     counts.sum_duplicates()
     return (
         counts.indptr.astype(np.int64),
