@@ -112,7 +112,7 @@ context = PackedContext(transformers.LlamaForCausalLM(config).eval(), capacity=6
 none = np.zeros(0, dtype=np.int64)
 questions = Questions([np.arange(10)[None]], none, none, none)
 context.read(np.arange(60), questions, lambda _: None)
-forest, _ = Forest.build(np.full(3_000_000, 4), np.full(3_000_000, 50))
+forest, _ = Forest.build(np.full(200_000, 4), np.full(200_000, 50))
 context.ask(forest, questions, lambda _: print("on", flush=True))
 """
     process = subprocess.Popen(
@@ -122,8 +122,8 @@ context.ask(forest, questions, lambda _: print("on", flush=True))
     assert process.stdout.readline() == "on\n"
     process.send_signal(signal.SIGINT)
     begun = time.monotonic()
-    _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 20
+    _, errors = process.communicate(timeout=90)
+    assert time.monotonic() - begun < 60
     assert process.returncode != 0
     assert "KeyboardInterrupt" in errors
 

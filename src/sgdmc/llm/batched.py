@@ -148,7 +148,7 @@ def _agrees(model: Any, context: Context) -> bool:
     leaves = Questions([table], place[2:], np.zeros(2, np.int64), np.zeros(2, np.int64))
     context.read(text, Questions([table], none, none, none), lambda _: None)
     laws = context.ask(forest, leaves, lambda _: None)
-    single = next(model.parameters()).dtype == torch.float32
+    single = context.dtype == torch.float32
     for law, leaf in zip(laws, tokens[2:], strict=True):
         ids = torch.as_tensor([[*text, tokens[0], leaf]], device=model_device(model))
         with torch.inference_mode():

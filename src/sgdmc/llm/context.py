@@ -43,13 +43,14 @@ class Reader:
         """Note the answers to questions ``asked`` from their (n, vocabulary) logits."""
         if not asked.size:
             return
-        device = self.candidates.device
+        device = logits.device  # that of the last layer, where a model is spread over several
+        self.candidates = self.candidates.to(device)
         among = self.candidates[torch.as_tensor(self.which[asked], device=device)]
         # on a CPU in pieces that stay in its cache
         step = len(asked) if device.type == "cuda" else max(1, CACHED // logits.shape[1])
         laws = []
         for start in range(0, len(asked), step):
-            rows = logits[start : start + step].to(device).float()
+            rows = logits[start : start + step].float()
             laws.append(torch.log_softmax(rows, dim=1).gather(1, among[start : start + step]))
         self.values.append((asked, torch.cat(laws)))
 
@@ -69,6 +70,12 @@ def model_device(model: Any) -> torch.device:
     return torch.device(model.get_input_embeddings().weight.device)
 
 
+def model_dtype(model: Any) -> torch.dtype:
+    """Return the type in which hidden states begin, whatever type weights are stored in."""
+    dtype: torch.dtype = model.get_input_embeddings().weight.dtype
+    return dtype
+
+
 def text_config(model: Any) -> Any:
     """Return the part of the configuration that describes the language model."""
     return model.config.get_text_config(decoder=True)
@@ -81,6 +88,7 @@ class BaseContext:
         self.model = model
         self.config = text_config(model)
         self.device = model_device(model)
+        self.dtype = model_dtype(model)
         self.length = 0
         self.chunk = default_chunk(model) if chunk is None else chunk
         self.floor = 1

@@ -56,7 +56,7 @@ class LanguageModel:
         recurrent ones, is refused with a ``ValueError``.
         """
         from sgdmc.llm.batched import takes_batches, takes_tree_mask
-        from sgdmc.llm.context import model_device
+        from sgdmc.llm.context import model_device, model_dtype
 
         model.eval()
         config = model.config.get_text_config(decoder=True)
@@ -80,7 +80,7 @@ class LanguageModel:
             tokenizer=tokenizer,
             name=name,
             device=str(model_device(model)),
-            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+            dtype=str(model_dtype(model)).removeprefix("torch."),
             max_context=int(getattr(config, "max_position_embeddings", None) or NO_LIMIT),
             packed=packed,
         )

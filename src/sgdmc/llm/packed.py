@@ -94,9 +94,8 @@ class PackedContext(BaseContext):
         self.cache = _Buffer(self.window, self.config.num_hidden_layers)
         self.lines: list[IntArray] = []  # branch of each scratch token, newest block first
         self.steps: list[IntArray] = []  # how far after the context each of them lies
-        dtype = next(model.parameters()).dtype
-        self.low = torch.finfo(dtype).min
-        self.zero = torch.zeros((), dtype=dtype, device=self.device)
+        self.low = torch.finfo(self.dtype).min
+        self.zero = torch.zeros((), dtype=self.dtype, device=self.device)
         self.span = getattr(self.config, "sliding_window", None)
         self.kinds = set(getattr(self.config, "layer_types", None) or [])
         if self.span is None or self.kinds == {"full_attention"}:
