@@ -130,10 +130,9 @@ def complete(
     problems, of_state = np.unique(
         np.concatenate([members, weights], axis=1), axis=0, return_inverse=True
     )
-    members, weights = (
-        problems[:, : members.shape[1]].astype(np.int64),
-        problems[:, members.shape[1] :],
-    )
+    width = members.shape[1]
+    members = np.ascontiguousarray(problems[:, :width], dtype=np.int64)
+    weights = np.ascontiguousarray(problems[:, width:])
     dictionary = out[states]
     if method == "quantiles":
         filled = kernels(backend).quantile_barycenters(dictionary, members, weights)
