@@ -21,6 +21,7 @@ def build(*, fresh: bool = False) -> int:
     """Build; return the exit status."""
     quiet = {
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "JUPYTER_PLATFORM_DIRS": "1",
