@@ -199,7 +199,7 @@ class TorchProblem:
             )
         else:
             wide = np.broadcast_to(batch, (*lead, batch.shape[-1])).reshape(len(flat), -1)
-            chosen = torch.as_tensor(wide, device=self._inputs.device)
+            chosen = torch.as_tensor(wide.copy(), device=self._inputs.device)
             result = torch.func.vmap(grad)(flat, self._inputs[chosen], self._targets[chosen])
         gradients: Floats = result.double().cpu().numpy()
         return gradients.reshape((*lead, self._dim))
