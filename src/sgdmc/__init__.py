@@ -15,9 +15,10 @@ from sgdmc.chain.spectrum import (
     stationary_distribution,
 )
 from sgdmc.chain.transitions import count_transitions, simulate_chain
-from sgdmc.forecasting.estimate import estimate_kernel
+from sgdmc.forecasting.estimate import complete_kernel, estimate_kernel
 from sgdmc.forecasting.exact import exact_kernel
 from sgdmc.forecasting.forecast import Forecast, forecast
+from sgdmc.forecasting.scaling import fit_power_law, in_context_curve
 from sgdmc.forecasting.scores import score_forecast
 from sgdmc.llm.reader import next_state_laws
 from sgdmc.sgd.custom import NumbaProblem, TorchProblem
@@ -49,11 +50,14 @@ __all__ = [
     "SineRegression",
     "TorchProblem",
     "bhattacharyya",
+    "complete_kernel",
     "count_transitions",
     "debiased_barycenter",
     "estimate_kernel",
     "exact_kernel",
+    "fit_power_law",
     "forecast",
+    "in_context_curve",
     "kl_divergence",
     "load_run",
     "make_least_squares",
