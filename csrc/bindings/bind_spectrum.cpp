@@ -2,7 +2,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "guard.hpp"
 #include "sgdmc/stationary.hpp"
@@ -28,16 +30,19 @@ py::tuple stationary_dense(const Array<double>& p, int n_threads) {
   return py::make_tuple(pi, bad);
 }
 
+std::ptrdiff_t check_csr(const Array<double>& values, const Array<std::int32_t>& columns,
+                         const Array<std::int32_t>& starts, std::int64_t lower, std::int64_t upper) {
+  const std::ptrdiff_t n = starts.size() - 1;
+  if (n < 1 || columns.size() != values.size() || lower < 0 || upper < 0 || starts.data()[0] != 0 ||
+      starts.data()[n] != values.size() || !std::is_sorted(starts.data(), starts.data() + n + 1))
+    throw py::value_error("P is no CSR matrix");
+  return n;
+}
+
 py::tuple stationary_banded(const Array<double>& values, const Array<std::int32_t>& columns,
                             const Array<std::int32_t>& starts, std::int64_t lower, std::int64_t upper,
                             int n_threads) {
-  const std::ptrdiff_t n = starts.size() - 1;
-  if (n < 1 || columns.size() != values.size() || lower < 0 || upper < 0 || starts.data()[0] != 0 ||
-      starts.data()[n] != values.size())
-    throw py::value_error("stationary_banded: shapes do not fit");
-  for (std::ptrdiff_t i = 0; i < n; ++i)
-    if (starts.data()[i] > starts.data()[i + 1])
-      throw py::value_error("stationary_banded: row starts decrease");
+  const std::ptrdiff_t n = check_csr(values, columns, starts, lower, upper);
   Array<double> pi(n);
   const double* x = values.data();
   const std::int32_t *c = columns.data(), *s = starts.data();
@@ -46,6 +51,23 @@ py::tuple stationary_banded(const Array<double>& values, const Array<std::int32_
     return sgdmc::stationary_banded(x, c, s, n, lower, upper, out, n_threads, stop);
   });
   return py::make_tuple(pi, bad);
+}
+
+py::tuple group_inverse_krylov(const Array<double>& values, const Array<std::int32_t>& columns,
+                               const Array<std::int32_t>& starts, std::int64_t lower, std::int64_t upper,
+                               const Array<double>& start, std::int64_t steps, int n_threads) {
+  const std::ptrdiff_t n = check_csr(values, columns, starts, lower, upper);
+  if (start.size() != n || steps < 1) throw py::value_error("start does not fit");
+  Array<double> hessenberg({static_cast<std::ptrdiff_t>(steps) + 1, static_cast<std::ptrdiff_t>(steps)});
+  std::vector<double> basis(static_cast<std::size_t>((steps + 1) * n));
+  std::copy_n(start.data(), n, basis.data());
+  const double* x = values.data();
+  const std::int32_t *c = columns.data(), *s = starts.data();
+  double* h = hessenberg.mutable_data();
+  const auto done = without_gil([&](sgdmc::Stop& stop) {
+    return sgdmc::group_inverse_krylov(x, c, s, n, lower, upper, steps, h, basis.data(), n_threads, stop);
+  });
+  return py::make_tuple(hessenberg, done);
 }
 
 py::tuple absorption_dense(const Array<double>& p, std::int64_t keep, int n_threads) {
@@ -67,5 +89,8 @@ void register_spectrum(py::module_& module) {
   module.def("stationary_dense", &stationary_dense, "p"_a.noconvert(), "n_threads"_a);
   module.def("stationary_banded", &stationary_banded, "values"_a.noconvert(), "columns"_a.noconvert(),
              "starts"_a.noconvert(), "lower"_a, "upper"_a, "n_threads"_a);
+  module.def("group_inverse_krylov", &group_inverse_krylov, "values"_a.noconvert(),
+             "columns"_a.noconvert(), "starts"_a.noconvert(), "lower"_a, "upper"_a, "start"_a.noconvert(),
+             "steps"_a, "n_threads"_a);
   module.def("absorption_dense", &absorption_dense, "p"_a.noconvert(), "keep"_a, "n_threads"_a);
 }

@@ -219,7 +219,10 @@ def spectral_gap(P: Any) -> float:
     Notes
     -----
     Dense: all eigenvalues, ``O(n³)``, with an absolute error of about 1e-15 times their condition.
-    Sparse, beyond 500 states: the dominant ones only, by Arnoldi iterations.
+    Sparse, beyond 500 states: those nearest to one as the largest of the group inverse of
+    ``I − P``, applied through the state reduction of :func:`stationary_distribution`, which keeps
+    tiny gaps accurate; should Ritz values of ``P`` elsewhere be as large in modulus, the dominant
+    eigenvalues by ARPACK.
 
     Examples
     --------
@@ -228,7 +231,7 @@ def spectral_gap(P: Any) -> float:
     """
     matrix = validate.as_transition_matrix(P)
     _check_ergodic(matrix)
-    return float(1.0 - _moduli(matrix, 1)[0]) if matrix.shape[0] > 1 else 1.0
+    return _gap(matrix) if matrix.shape[0] > 1 else 1.0
 
 
 def relaxation_time(P: Any) -> float:
@@ -267,7 +270,8 @@ def implied_timescales(P: Any, *, lag: float = 1, k: int | None = None) -> Array
     lag : float, optional
         Steps that one application of ``P`` stands for; positive.
     k : int, optional
-        How many; all ``n − 1`` by default (for a sparse ``P``, at most ``n − 3``).
+        How many; all ``n − 1`` by default. For a sparse ``P`` of more than 500 states and
+        ``k ≤ n/4``, they are those of the eigenvalues nearest to one.
 
     Returns
     -------
@@ -293,10 +297,17 @@ def implied_timescales(P: Any, *, lag: float = 1, k: int | None = None) -> Array
     n = matrix.shape[0]
     lag = validate.as_positive("lag", lag)
     k = n - 1 if k is None else validate.as_int("k", k, minimum=0, maximum=n - 1)
-    moduli = _moduli(matrix, k)[:k]
+    if not _is_sparse(matrix) or n <= 500 or k > n // 4:
+        moduli = np.sort(np.abs(np.linalg.eigvals(_dense(matrix))))[::-1][1 : k + 1]
+    else:
+        values = eigs(
+            sp.csc_array(matrix), k=k + 1, sigma=1 + 1e-8, v0=_generic(n), return_eigenvectors=False
+        )
+        moduli = np.abs(values[np.argsort(np.abs(1 - values))[1:]])
+        moduli = np.sort(moduli)[::-1]
     moduli = np.where(moduli > 1 - 1e-14, 1.0, moduli)
     with np.errstate(divide="ignore"):
-        return np.asarray(-lag / np.log(moduli)) + 0.0
+        return np.asarray(lag / np.abs(np.log(moduli)))
 
 
 def mixing_time(P: Any, *, eps: float = 0.25) -> int:
@@ -444,35 +455,31 @@ def _stationary(matrix: Any, threads: int, backend: str) -> tuple[Array, int]:
     if not _is_sparse(matrix):
         pi, bad = module.stationary_dense(matrix, threads)
         return pi, int(bad)
+    band, order = _as_band(matrix)
+    found, bad = module.stationary_banded(*band, threads)
+    pi = np.empty_like(found)
+    pi[order] = found
+    return pi, int(order[bad]) if bad >= 0 else -1
+
+
+def _as_band(matrix: Any) -> tuple[tuple[Any, ...], NDArray[np.int64]]:
+    """CSR arrays and bandwidths of a sparse chain in an order of few bands, and that order."""
     n = matrix.shape[0]
-    order = None
+    order = np.arange(n)
     lower, upper = _bandwidth(matrix)
     if min(lower, upper) > 32:
-        order = csgraph.reverse_cuthill_mckee(sp.csr_matrix(matrix), symmetric_mode=False)
-        reordered = sp.csr_array(matrix[order][:, order])
-        band = _bandwidth(reordered)
-        if band[0] * band[1] < lower * upper:
-            matrix, (lower, upper) = reordered, band
-        else:
-            order = None
+        wanted = csgraph.reverse_cuthill_mckee(sp.csr_matrix(matrix), symmetric_mode=False)
+        reordered = sp.csr_array(matrix[wanted][:, wanted])
+        new = _bandwidth(reordered)
+        if new[0] * new[1] < lower * upper:
+            matrix, order, (lower, upper) = reordered, wanted.astype(np.int64), new
     if n * (lower + upper + 129) > MAX_BAND:
         raise MemoryError(
             f"P must have a band of at most {MAX_BAND} entries; got {n} rows of "
             f"{lower + upper + 1}. Use coarser bins, or lump states first."
         )
-    pi, bad = module.stationary_banded(
-        matrix.data,
-        matrix.indices.astype(np.int32, copy=False),
-        matrix.indptr.astype(np.int32, copy=False),
-        lower,
-        upper,
-        threads,
-    )
-    if order is not None:
-        inverse = np.empty_like(pi)
-        inverse[order] = pi
-        pi, bad = inverse, order[bad] if bad >= 0 else bad
-    return pi, int(bad)
+    indices = matrix.indices.astype(np.int32, copy=False)
+    return (matrix.data, indices, matrix.indptr.astype(np.int32, copy=False), lower, upper), order
 
 
 def _is_sparse(matrix: Any) -> bool:
@@ -486,20 +493,69 @@ def _bandwidth(matrix: Any) -> tuple[int, int]:
     return max(0, int(-offset.min(initial=0))), max(0, int(offset.max(initial=0)))
 
 
-def _moduli(matrix: Any, k: int) -> Array:
-    """Moduli of the eigenvalues after the first, largest first; at least `k` of them."""
+def _gap(matrix: Any) -> float:
+    """One less the largest modulus among the eigenvalues other than the first."""
     n = matrix.shape[0]
-    if not _is_sparse(matrix) or n <= 500 or k > n // 4:
-        values = np.abs(np.linalg.eigvals(_dense(matrix)))
-    else:
-        start = np.cos(np.arange(1.0, n + 1))
-        values = np.abs(
-            eigs(
-                matrix, k=k + 1, which="LM", ncv=max(40, 2 * k + 20), v0=start, tol=1e-12,
-                maxiter=10000, return_eigenvectors=False,
-            )
-        )  # fmt: skip
-    return np.asarray(np.sort(values)[::-1][1:])
+    if not _is_sparse(matrix) or n <= 500:
+        return float(1.0 - np.sort(np.abs(np.linalg.eigvals(_dense(matrix))))[-2])
+    near = _near_one(matrix)
+    if near is not None and _far_from_one(matrix) < 1.0 - near:
+        return near
+    values = eigs(
+        matrix, k=2, which="LM", ncv=40, v0=_generic(n), tol=1e-12, maxiter=10000,
+        return_eigenvectors=False,
+    )  # fmt: skip
+    return float(1.0 - np.abs(values).min())
+
+
+def _generic(n: int) -> Array:
+    return np.asarray(np.cos(np.arange(1.0, n + 1)))
+
+
+def _near_one(matrix: Any) -> float | None:
+    """One less the modulus of the eigenvalue nearest to one, itself left out; None if not found.
+
+    ``1 / (1 - lambda)`` is the largest eigenvalue of the group inverse of ``I - P``: nothing
+    cancels.
+    """
+    band, _ = _as_band(matrix)
+    steps = 12
+    while steps <= 192:
+        table, done = kernels("cpp").group_inverse_krylov(
+            *band, _generic(matrix.shape[0]), steps, 1
+        )
+        if done < 1:
+            return None
+        mu, vectors = np.linalg.eig(table[:done, :done])
+        first = int(np.argmax(np.abs(mu)))
+        left = 0.0 if done < steps else table[steps, steps - 1]
+        if left * np.abs(vectors[-1, first]) <= 1e-11 * np.abs(mu[first]):
+            x = 1.0 / mu[first]  # 1 - lambda
+            return float((2 * x.real - abs(x) ** 2) / (1 + abs(1 - x)))
+        steps *= 2
+    return None
+
+
+def _far_from_one(matrix: Any) -> float:
+    """Largest modulus among the Ritz values of ``P`` that are not near one, after 20 steps."""
+    n, steps = matrix.shape[0], 20
+    basis = np.empty((steps + 1, n))
+    basis[0] = _generic(n) / np.linalg.norm(_generic(n))
+    table = np.zeros((steps + 1, steps))
+    for m in range(steps):
+        x = matrix @ basis[m]
+        for _ in range(2):
+            h = basis[: m + 1] @ x
+            table[: m + 1, m] += h
+            x -= h @ basis[: m + 1]
+        table[m + 1, m] = np.linalg.norm(x)
+        if table[m + 1, m] < 1e-14:
+            steps = m + 1
+            break
+        basis[m + 1] = x / table[m + 1, m]
+    values = np.linalg.eigvals(table[:steps, :steps])
+    far = np.abs(values)[np.abs(1 - values) > 0.1]
+    return float(far.max(initial=0.0))
 
 
 def _dense(matrix: Any) -> Array:

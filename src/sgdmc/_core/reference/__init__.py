@@ -5,7 +5,12 @@ from sgdmc._core.reference.chain import alias_tables, count_transitions, simulat
 from sgdmc._core.reference.grid import encode, min_max, parse_digits, write_digits
 from sgdmc._core.reference.random import logistic, random_bits, sine_cosine
 from sgdmc._core.reference.sgd import run_sgd
-from sgdmc._core.reference.stationary import absorption_dense, stationary_banded, stationary_dense
+from sgdmc._core.reference.stationary import (
+    absorption_dense,
+    group_inverse_krylov,
+    stationary_banded,
+    stationary_dense,
+)
 from sgdmc._core.reference.ulam import ulam_count, ulam_step
 
 __all__ = [
@@ -13,6 +18,7 @@ __all__ = [
     "alias_tables",
     "count_transitions",
     "encode",
+    "group_inverse_krylov",
     "logistic",
     "min_max",
     "parse_digits",

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["absorption_dense", "stationary_banded", "stationary_dense"]
+__all__ = [
+    "absorption_dense",
+    "group_inverse_krylov",
+    "stationary_banded",
+    "stationary_dense",
+]
 
 Array = NDArray[np.float64]
 
@@ -79,3 +84,39 @@ def absorption_dense(p: Array, keep: int, n_threads: int) -> tuple[Array, int]:
             out[k] = (a[k, :k] / sums[k]) @ out[:k]
             out[k] /= out[k].sum()
     return out, bad
+
+
+def group_inverse_krylov(
+    values: Array,
+    columns: NDArray[np.int32],
+    starts: NDArray[np.int32],
+    lower: int,
+    upper: int,
+    start: Array,
+    steps: int,
+    n_threads: int,
+) -> tuple[Array, int]:
+    """Arnoldi's Hessenberg matrix of the group inverse of ``I - P``, and the steps done."""
+    n = len(starts) - 1
+    p = np.zeros((n, n))
+    p[np.repeat(np.arange(n), np.diff(starts)), columns] = values
+    pi, bad = stationary_dense(p, n_threads)
+    hessenberg = np.zeros((steps + 1, steps))
+    if bad >= 0:
+        return hessenberg, -1 - bad
+    group_inverse = np.linalg.inv(np.eye(n) - p + pi) - pi
+    basis = np.zeros((steps + 1, n))
+    basis[0] = start - pi @ start
+    basis[0] /= np.linalg.norm(basis[0])
+    for m in range(steps):
+        x = group_inverse @ basis[m]
+        for _ in range(2):
+            h = basis[: m + 1] @ x
+            hessenberg[: m + 1, m] += h
+            x -= h @ basis[: m + 1]
+        norm = np.linalg.norm(x)
+        if not norm > 1e-14 * np.abs(hessenberg[: m + 1, m]).sum():
+            return hessenberg, m + 1
+        hessenberg[m + 1, m] = norm
+        basis[m + 1] = x / norm
+    return hessenberg, steps
