@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -214,13 +215,13 @@ def pretrain(
     *,
     minutes: float | None = 85.0,
     n_steps: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     resume: bool = False,
     seed: int = 0,
     shape: Shape | None = None,
     batch_tokens: int = 8192,
     half: bool | None = None,
-    compiled: bool = False,
+    compiled: bool | None = None,
     checkpoint_every: float = 60.0,
     log_every: int = 50,
 ) -> Path:
@@ -234,8 +235,8 @@ def pretrain(
         Budget of training time, kept across resumptions; the schedule follows the clock.
     n_steps : int, optional
         Budget in steps, instead: then the result on CPU is a function of the seed.
-    device : str, default "cpu"
-        ``"cpu"`` or ``"cuda"``.
+    device : str, optional
+        ``"cpu"`` or ``"cuda"``; by default the latter where there is one.
     resume : bool
         Go on from ``out/checkpoint.pt`` if there is one.
     seed : int
@@ -245,8 +246,9 @@ def pretrain(
         Tokens a batch.
     half : bool, optional
         Matrix products in bfloat16; by default on GPU, and on CPU when ``compiled``.
-    compiled : bool
-        Compile the network with ``torch.compile`` (needs a C++ compiler; about 40% faster).
+    compiled : bool, optional
+        Compile the network with ``torch.compile`` (about 40% faster after a minute or two); by
+        default where there is a C++ compiler and the budget is ten minutes or more.
     checkpoint_every : float, default 60
         Seconds between checkpoints.
     log_every : int, default 50
@@ -271,6 +273,9 @@ def pretrain(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     shape = shape or Shape()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if compiled is None:
+        compiled = n_steps is None and budgets[0] >= 10 and bool(shutil.which("g++"))
     half = (compiled or device != "cpu") if half is None else half
     network = DigitNetwork(shape, seed=seed).to(device)
     optimiser = Optimiser(network, half=half)
