@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.simplefilter("default", RuntimeWarning)
             warnings.showwarning = _show_warning
             command(options)
     except KeyboardInterrupt:
@@ -371,7 +373,11 @@ def _starts(options: argparse.Namespace, run: Run) -> NDArray[np.float64]:
             f"--start must be given at least once: {run.dim} number(s) for "
             f"{', '.join(run.names)}, or --starts FILE."
         )
-    return np.array(rows, dtype=np.float64)
+    starts = np.array(rows, dtype=np.float64)
+    if not np.isfinite(starts).all():
+        a = int(np.argwhere(~np.isfinite(starts))[0, 0])
+        raise ValueError(f"--start must be finite; got {starts[a].tolist()} as start {a}.")
+    return starts
 
 
 def _read_starts(path: Path, run: Run) -> NDArray[np.float64]:

@@ -112,7 +112,7 @@ def test_kernel_is_written_down(log, tmp_path, capsys):
         (["--start", "1,x"], "--start must be numbers separated by commas; got '1,x'"),
         (["--start", "1"], r"--start must have 2 numbers (weight, bias); got '1'"),
         ([], "--start must be given at least once"),
-        (["--start", "1,nan"], "starts must be finite"),
+        (["--start", "1,nan"], "--start must be finite; got [1.0, nan]"),
         (["--start", "1,1", "--lag", "0"], "lag must be an integer of at least 1"),
         (["--start", "1,1", "--lag", "900"], "lag must be shorter than the longest run"),
         (["--start", "1,1", "--steps", "0"], "--steps must be at least 1"),
