@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import importlib.util
 import re
 import warnings
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ class LanguageModel:
         Largest number of tokens that the model reads; ``2**31`` where its configuration has none.
     packed : bool
         Whether attention takes a tree mask. If not, branches are evaluated in batches, slower.
+    split : bool
+        Whether attention to the context and to ancestors can be computed apart, faster.
     maps : dict
         Token maps found so far (see `sgdmc.llm.tokens.token_map`).
     """
@@ -45,6 +48,7 @@ class LanguageModel:
     dtype: str
     max_context: int
     packed: bool
+    split: bool = False
     maps: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -83,6 +87,7 @@ class LanguageModel:
             dtype=str(model_dtype(model)).removeprefix("torch."),
             max_context=int(getattr(config, "max_position_embeddings", None) or NO_LIMIT),
             packed=packed,
+            split=packed and takes_tree_mask(model, split=True),
         )
 
     def describe(self) -> str:
@@ -141,6 +146,8 @@ def load_model(
     ------
     FileNotFoundError
         The folder does not exist, or a Hub id has no such files.
+    ImportError
+        ``device_map`` without the package ``accelerate``.
     ConnectionError
         A Hub id cannot be reached and was not downloaded before.
     ValueError
@@ -242,8 +249,13 @@ def _load(
         )
     if dtype is None:
         dtype = "float32" if device == "cpu" or name == "shipped" else "auto"
+    if device_map is not None and importlib.util.find_spec("accelerate") is None:
+        raise ImportError(
+            f"device_map must be left out without the package accelerate; got {device_map!r}. "
+            "Install it with `pip install accelerate`, or use device=."
+        )
     options: dict[str, Any] = {
-        "local_files_only": local_files_only,
+        "local_files_only": local_files_only or not _hub_answers(),
         "trust_remote_code": False,
     }
     try:
@@ -257,6 +269,25 @@ def _load(
     if device_map is None:
         model.to(device)
     return LanguageModel.wrap(model, tokenizer, name=name)
+
+
+def _hub_answers() -> bool:
+    """Return whether the Hub can be reached: its client retries for minutes where it cannot."""
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    from huggingface_hub import constants
+
+    if getproxies():
+        return True
+    host = urlsplit(constants.ENDPOINT)
+    port = host.port or (443 if host.scheme == "https" else 80)
+    try:
+        socket.create_connection((host.hostname or "", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 class _quiet:
