@@ -63,6 +63,15 @@ CASE(text_goes_both_ways) {
   text[5] = 'x';
   CHECK(parse_digits<3>(text, 6, 2, back) == 5);
   CHECK(parse_digits<3>("000,", 1, 2, back) == 3);
+  // Every character in every place of a number: what is no digit, or no comma, is found there.
+  for (int place = 0; place < 4; ++place)
+    for (int c = 0; c < 256; ++c) {
+      char number[] = "042,";
+      number[place] = static_cast<char>(c);
+      const bool fits = place < 3 ? c >= '0' && c <= '9' : c == ',';
+      CHECK(parse_digits<3>(number, 1, 1, back) == (fits ? -1 : place));
+      if (fits) CHECK(back[0] == (number[0] - '0') * 100 + (number[1] - '0') * 10 + (number[2] - '0'));
+    }
 }
 
 int main() { return check::run(); }

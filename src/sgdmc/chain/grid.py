@@ -285,7 +285,7 @@ class Grid:
         if not isinstance(text, str):
             raise TypeError(f"text must be a string; got {type(text).__name__}. Decode it first.")
         stride = self.digits + 1
-        joint = text.split(",", 1)[0].count(":") + 1
+        joint = text.count(":", 0, max(text.find(","), 0)) + 1
         if len(text) % (stride * joint) != 0:
             raise ValueError(
                 f"text must consist of {self.digits}-digit numbers, each with its separator; got "

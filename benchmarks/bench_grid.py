@@ -1,0 +1,88 @@
+"""Discretisation and digit text against NumPy and plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from benchmarks.common import Row, in_turn, machine_limits, show
+
+from sgdmc._core import backend, native, validate
+from sgdmc.chain.grid import Grid
+
+
+def discretising(n: int) -> Iterator[Row]:
+    values = np.random.default_rng(0).normal(size=n)
+    grid = Grid.fit(values, digits=3)
+    out, copy = np.empty(n, np.int16), np.empty(n)
+    part = values[: n // 50]
+    edges = grid.edges[0][1:-1]
+
+    def floor() -> np.ndarray:
+        scaled = np.floor((values - grid.low) * grid.scale)
+        return np.clip(scaled, 0, grid.n_states - 1).astype(np.int16)
+
+    digitize, floored, copied, ours = in_turn(
+        lambda: np.digitize(part, edges),
+        floor,
+        lambda: np.copyto(copy, values),
+        lambda: grid.encode(values, out=out),
+    )
+    assert np.array_equal(out, floor())
+    apart = np.flatnonzero(out[: len(part)] != np.digitize(part, edges))
+    on_edge = np.abs((part[apart] - grid.low) * grid.scale % 1.0 - 0.5)
+    assert (on_edge > 0.5 - 1e-9).all()  # they differ on edges alone
+    bound = copied * (10 * n) / (16 * n)
+    task = f"discretising {n:.0e} doubles into int16"
+    note = "np.digitize: a fiftieth, scaled"
+    yield Row(task, "np.digitize", 50 * digitize, ours, 200, "copy bandwidth", bound, note)
+    yield Row(task, "floor arithmetic", floored, ours, 12, "copy bandwidth", bound)
+    column, threads = values[:, None], validate.as_threads(None)
+    peer, ours = in_turn(
+        lambda: (values.min(), values.max()), lambda: native.min_max(column, threads)
+    )
+    low, high, bad = native.min_max(column, threads)
+    assert (low[0], high[0], bad) == (values.min(), values.max(), -1)
+    task = f"minimum and maximum of {n:.0e} doubles, NaN looked for"
+    yield Row(task, "NumPy, min and max", peer, ours, 2, "copy bandwidth", copied / 2)
+
+
+def text(n: int) -> Iterator[Row]:
+    grid = Grid.fit([0.0, 1.0], digits=3)
+    states = np.random.default_rng(0).integers(0, 1000, size=n).astype(np.int16)
+    part = states[: n // 100]
+    python, numpy_seconds, ours = in_turn(
+        lambda: "".join(f"{s:03d}," for s in part),
+        lambda: backend("numpy").write_digits(states, 3, 1).decode("ascii"),
+        lambda: grid.to_text(states),
+    )
+    written = grid.to_text(states)
+    assert written[: 4 * len(part)] == "".join(f"{s:03d}," for s in part)
+    task = f"writing {n:.0e} states as text"
+    note = "Python: a hundredth, scaled"
+    yield Row(task, "Python, one by one", 100 * python, ours, 1000, note=note)
+    yield Row(task, "NumPy byte buffer", numpy_seconds, ours, 2)
+    piece, raw = written[: 4 * len(part)], written.encode("ascii")
+    python, numpy_seconds, ours = in_turn(
+        lambda: np.array([int(s) for s in piece.split(",")[:-1]], dtype=np.int16),
+        lambda: backend("numpy").parse_digits(raw, 3, 1),
+        lambda: grid.from_text(written),
+    )
+    assert np.array_equal(grid.from_text(written), states)
+    task = f"parsing {n:.0e} states from text"
+    yield Row(task, "Python, one by one", 100 * python, ours, 1000, note=note)
+    yield Row(task, "NumPy byte buffer", numpy_seconds, ours, 2)
+
+
+def rows(full: bool = False) -> Iterator[Row]:
+    """Rows of the table, the whole sizes with `full`."""
+    yield from discretising(100_000_000 if full else 20_000_000)
+    yield from text(1_000_000)
+
+
+def main() -> None:
+    show(list(rows()), machine_limits())
+
+
+if __name__ == "__main__":
+    main()
