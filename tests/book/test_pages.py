@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1500),
     # playwright's own event loop leaves these behind when it is closed.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
