@@ -6,7 +6,7 @@
 Both algorithms read the same rows off the same random model, and the rows are compared. Seconds on
 a CPU are those of the thread, so that other processes count for little; on a GPU, of the clock.
 At depth 2 one branch at a time takes many minutes: it reads the whole series, then evaluates the
-branches of every eighth position, and the time of its branches is multiplied accordingly.
+branches of every 16th position, and the time of its branches is multiplied accordingly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from sgdmc.llm.tokens import TokenMap, token_map
 from sgdmc.llm.tree import Plan, Rows, plan, rows_from_logs, wanted_nodes
 
 RESULTS = Path(__file__).parent / "results" / "llm.json"
-VOCABULARY = 32000  # Llama-2's
+SMALL, LLAMA_2 = 512, 32000  # sizes of the vocabulary
+EVERY = 16  # positions of which one is evaluated one branch at a time, at depth 2
 SHAPES = {
     "A": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "heads": 4},
     "B": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "heads": 8},
@@ -61,11 +62,11 @@ def llama_2_tokenizer() -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def random_llama(name: str, device: str, dtype: torch.dtype) -> LanguageModel:
+def random_llama(name: str, vocabulary: int, device: str, dtype: torch.dtype) -> LanguageModel:
     """Return a Llama of one of the shapes with random weights."""
     shape = dict(SHAPES[name])
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         num_attention_heads=shape.pop("heads"),
         max_position_embeddings=8192,
         **shape,
@@ -205,9 +206,9 @@ class OneAtATime:
         self.cache.crop(length - self.cache.get_seq_length())
 
 
-def compare(name: str, depth: int, refine: Any, n_states: int) -> dict[str, Any]:
+def compare(name: str, depth: int, refine: Any, n_states: int, vocabulary: int) -> dict[str, Any]:
     """Time both algorithms on one model, check that the rows agree, and return the figures."""
-    lm = random_llama(name, "cpu", torch.float32)
+    lm = random_llama(name, vocabulary, "cpu", torch.float32)
     tm = token_map(lm, digits=3)
     states = np.random.default_rng(0).integers(150, 850, n_states)
     tokens, rows, made = what_is_read(lm, tm, states, depth, refine)
@@ -220,7 +221,7 @@ def compare(name: str, depth: int, refine: Any, n_states: int) -> dict[str, Any]
     ours = seconds("cpu", packed, repeats=1 if depth == 2 else 3)
     rate = max(rate, matmul_rate("cpu", torch.float32))
     peer = OneAtATime(lm, tm, tokens)
-    every = 8 if depth == 2 else 1
+    every = EVERY if depth == 2 else 1
     wanted, off = peer.run(rows, depth, refine, every)
     np.testing.assert_allclose(found[0][0][::-1][::every], wanted, atol=1e-5)
     np.testing.assert_allclose(found[0][1][::-1][::every], off, atol=1e-5)
@@ -228,6 +229,7 @@ def compare(name: str, depth: int, refine: Any, n_states: int) -> dict[str, Any]
     work = operations(lm, len(tokens), made)
     return {
         "model": name,
+        "vocabulary": vocabulary,
         "depth": depth,
         "refine": refine,
         "n_states": n_states,
@@ -250,7 +252,7 @@ def compare(name: str, depth: int, refine: Any, n_states: int) -> dict[str, Any]
 
 def on_gpu(name: str, device: str, dtype: torch.dtype, n_states: int, depth: int) -> dict[str, Any]:
     """Time a full reading of a series with a large random model."""
-    lm = random_llama(name, device, dtype)
+    lm = random_llama(name, LLAMA_2, device, dtype)
     tm = token_map(lm, digits=3)
     states = np.random.default_rng(0).integers(150, 850, n_states)
     tokens, _, made = what_is_read(lm, tm, states, depth, "all")
@@ -262,6 +264,7 @@ def on_gpu(name: str, device: str, dtype: torch.dtype, n_states: int, depth: int
     work = operations(lm, len(tokens), made)
     return {
         "model": name,
+        "vocabulary": LLAMA_2,
         "dtype": str(dtype).removeprefix("torch."),
         "depth": depth,
         "refine": "all",
@@ -299,6 +302,9 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--states", type=int, help="length of the series (200, on a GPU 1000)")
     parser.add_argument("--models", default="AB", help="which of A and B, on a CPU")
+    parser.add_argument(
+        "--vocabulary", type=int, default=SMALL, help="of A and B: 512 or 32000, say"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     figures = []
@@ -315,7 +321,7 @@ def main() -> None:
             "model depth refine      packed s  one at a time s  ratio (wanted)  share of GEMM rate"
         )
         for case in (c for c in CASES if c[0] in options.models):
-            f = compare(*case, options.states or 200)
+            f = compare(*case, options.states or 200, options.vocabulary)
             figures.append(f)
             print(
                 f"{f['model']:5} {f['depth']:5} {f['refine']:10} {f['packed_s']:9.2f} "
@@ -324,7 +330,10 @@ def main() -> None:
                 flush=True,
             )
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
-    results[options.device] = {"machine": machine(options.device), "cases": figures}
+    new = {(f["model"], f["vocabulary"]) for f in figures}
+    old = results.get(options.device, {}).get("cases", [])
+    kept = [f for f in old if (f["model"], f["vocabulary"]) not in new]
+    results[options.device] = {"machine": machine(options.device), "cases": kept + figures}
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(results, indent=1) + "\n")
 

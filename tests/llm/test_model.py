@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -127,6 +128,14 @@ def test_names_that_cannot_be_loaded(name, options, error, message):
 def test_types_that_do_not_exist(folder):
     with pytest.raises(ValueError, match="dtype must be 'float32', 'bfloat16' or 'float16'"):
         load_model(folder, dtype="int8")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("accelerate") is not None, reason="accelerate is installed"
+)
+def test_spreading_a_model_needs_accelerate(folder):
+    with pytest.raises(ImportError, match=r"device_map must be left out without .* accelerate"):
+        load_model(folder, device_map="auto")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

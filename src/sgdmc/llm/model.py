@@ -35,8 +35,6 @@ class LanguageModel:
         Largest number of tokens that the model reads; ``2**31`` where its configuration has none.
     packed : bool
         Whether attention takes a tree mask. If not, branches are evaluated in batches, slower.
-    split : bool
-        Whether attention to the context and to ancestors can be computed apart, faster.
     maps : dict
         Token maps found so far (see `sgdmc.llm.tokens.token_map`).
     """
@@ -48,7 +46,6 @@ class LanguageModel:
     dtype: str
     max_context: int
     packed: bool
-    split: bool = False
     maps: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -87,7 +84,6 @@ class LanguageModel:
             dtype=str(model_dtype(model)).removeprefix("torch."),
             max_context=int(getattr(config, "max_position_embeddings", None) or NO_LIMIT),
             packed=packed,
-            split=packed and takes_tree_mask(model, split=True),
         )
 
     def describe(self) -> str:
