@@ -41,7 +41,9 @@ class Plan:
     mixture: Mixture
 
 
-def plan_step(seed: int, step: int, progress: float, *, batch_tokens: int) -> list[Plan]:
+def plan_step(
+    seed: int, step: int, progress: float, *, batch_tokens: int, longest: int = 2048
+) -> list[Plan]:
     """Return the sizes of the parts of the batch of one step; their gradients are averaged.
 
     Parameters
@@ -51,6 +53,8 @@ def plan_step(seed: int, step: int, progress: float, *, batch_tokens: int) -> li
         Share of the budget spent, in [0, 1).
     batch_tokens : int
         Tokens a batch in the end; a quarter of it at first, then half.
+    longest : int, default 2048
+        Largest length of a sequence.
 
     Returns
     -------
@@ -59,7 +63,7 @@ def plan_step(seed: int, step: int, progress: float, *, batch_tokens: int) -> li
     """
     early = Mixture(chain=0.40, smooth=0.18, descent=0.30, joint=0.12)
     if progress < 0.02:
-        length = min(128, batch_tokens // 4)
+        length = min(128, batch_tokens // 4, longest)
         return [Plan(batch_tokens // 4 // length, length, early)]
     tokens = batch_tokens // 2
     parts = []
@@ -68,7 +72,7 @@ def plan_step(seed: int, step: int, progress: float, *, batch_tokens: int) -> li
         length = 256 if u < 0.62 else (512 if u < 0.82 else (1024 if u < 0.94 else 2048))
         if progress < 0.25:
             length = 256 if progress < 0.08 or u < 0.7 else 512
-        length = min(length, tokens)
+        length = min(length, tokens, longest)
         mixture = early if progress < 0.15 else Mixture()
         if length >= 1024:
             mixture = Mixture(chain=0.45, smooth=0.15, descent=0.25, joint=0.15)
@@ -298,7 +302,7 @@ def pretrain(
         progress = step / n_steps if n_steps else seconds / (60.0 * (minutes or 1.0))
         if progress >= 1.0:
             break
-        plans = plan_step(seed, step, progress, batch_tokens=batch_tokens)
+        plans = plan_step(seed, step, progress, batch_tokens=batch_tokens, longest=shape.max_length)
         for part, plan in enumerate(plans):
             batch = draw_batch(
                 seed, 2 * step + part, n=plan.n, length=plan.length, mixture=plan.mixture
