@@ -26,7 +26,7 @@ def complete(
     n_neighbours: int = 2,
     visits: ArrayLike | None = None,
     extrapolation: str = "linear",
-    tol: float = 1e-4,
+    tol: float = 1e-3,
     max_iter: int = 300,
     n_threads: int | None = None,
     backend: str = "cpp",
