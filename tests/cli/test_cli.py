@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from sgdmc.sgd.problems import make_least_squares
-from sgdmc.sgd.simulate import run_sgd
 
 from sgdmc.cli import main
+from sgdmc.sgd.problems import make_least_squares
+from sgdmc.sgd.simulate import run_sgd
 
 
 @pytest.fixture(scope="module")

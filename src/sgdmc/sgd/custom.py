@@ -155,7 +155,7 @@ class TorchProblem:
             raise ValueError("module must have parameters; got none. Pass a trainable module.")
         self._named = named
         self._buffers = {k: v.detach() for k, v in module.named_buffers()}
-        self._dim = sum(v.numel() for v in named.values())
+        self._dim = int(sum(v.numel() for v in named.values()))
 
     @property
     def n_samples(self) -> int:

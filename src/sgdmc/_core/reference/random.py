@@ -44,7 +44,7 @@ TAYLOR = tuple(1.0 / factorial(k) for k in range(13, 1, -1))
 def _mix64(z: Any) -> Any:
     z = (z ^ (z >> np.uint64(30))) * MIX1
     z = (z ^ (z >> np.uint64(27))) * MIX2
-    return z ^ (z >> np.uint64(31))
+    return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
 
 
 def keys_of(seed: int, chains: Bits) -> tuple[Bits, Bits]:
@@ -59,7 +59,7 @@ def draw_bits(offset: Bits, twist: Bits, counter: Bits) -> Bits:
     z = offset + counter * WEYL
     z = (z ^ (z >> np.uint64(30))) * MIX1 ^ twist
     z = (z ^ (z >> np.uint64(27))) * MIX2
-    return z ^ (z >> np.uint64(31))
+    return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
 
 
 def bounded(bits: Bits, bound: int | Bits) -> Bits:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -54,7 +56,7 @@ def ulam_count(
     n_rows, n_images, dim = images.shape
     cells = cells_of(images, low, scale, n_states, boundary)
     rows = np.repeat(np.arange(n_rows), n_images)
-    data: Array = np.tile(weights, n_rows)
+    data: Any = np.tile(weights, n_rows)
     counts = sp.csr_array((data, (rows, cells.ravel())), shape=(n_rows, n_states**dim + 1))
     counts.sum_duplicates()
     return (
