@@ -47,10 +47,10 @@ void simulate(const Array<std::uint64_t>& table, const Array<std::int64_t>& begi
     if (sparse)
       sgdmc::simulate(sgdmc::SparseTables{entries, rows, columns}, n_chains, n_steps, seed, paths, n_threads, stop);
     else if (n <= 1024)
-      sgdmc::simulate(sgdmc::DenseTables<std::uint16_t>(entries, n, n_threads, stop), n_chains, n_steps, seed,
+      sgdmc::simulate(sgdmc::ShortTables<std::uint16_t>(entries, n, n_threads, stop).view(), n_chains, n_steps, seed,
                       paths, n_threads, stop);
     else
-      sgdmc::simulate(sgdmc::DenseTables<std::uint32_t>(entries, n, n_threads, stop), n_chains, n_steps, seed,
+      sgdmc::simulate(sgdmc::ShortTables<std::uint32_t>(entries, n, n_threads, stop).view(), n_chains, n_steps, seed,
                       paths, n_threads, stop);
     return true;
   });

@@ -56,9 +56,9 @@ CASE(paths_step_where_probability_is_and_do_not_depend_on_threads) {
     Stop stop;
     const auto run = [&](std::vector<std::int16_t>& out, int threads) {
       if (n <= 1024)
-        simulate(DenseTables<std::uint16_t>(table.data(), n, threads, stop), chains, steps, 9, out.data(), threads, stop);
+        simulate(ShortTables<std::uint16_t>(table.data(), n, threads, stop).view(), chains, steps, 9, out.data(), threads, stop);
       else
-        simulate(DenseTables<std::uint32_t>(table.data(), n, threads, stop), chains, steps, 9, out.data(), threads, stop);
+        simulate(ShortTables<std::uint32_t>(table.data(), n, threads, stop).view(), chains, steps, 9, out.data(), threads, stop);
     };
     run(one, 1);
     run(many, 3);
@@ -67,7 +67,7 @@ CASE(paths_step_where_probability_is_and_do_not_depend_on_threads) {
       for (std::size_t t = 0; t < steps; ++t)
         CHECK(p[one[c * (steps + 1) + t] * n + one[c * (steps + 1) + t + 1]] > 0);
     std::vector<std::int16_t> few(one.begin(), one.begin() + steps + 1);
-    simulate(DenseTables<std::uint32_t>(table.data(), n, 1, stop), 1, steps, 9, few.data(), 1, stop);
+    simulate(ShortTables<std::uint32_t>(table.data(), n, 1, stop).view(), 1, steps, 9, few.data(), 1, stop);
     CHECK(std::equal(few.begin(), few.end(), one.begin()));
   }
 }

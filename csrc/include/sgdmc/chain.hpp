@@ -137,9 +137,12 @@ struct SparseTables {
   const std::uint64_t* table;
   const std::int64_t* begin;
   const std::int32_t* column;
-  std::uint64_t multiplier() const { return 0; }
+  using Word = std::uint64_t;
 
-  SGDMC_INLINE std::uint64_t step(std::uint64_t state, std::uint64_t bits, std::uint64_t) const {
+  SGDMC_INLINE Word word(std::uint64_t bits) const { return bits; }
+
+  template <class Bits>
+  SGDMC_INLINE std::uint64_t step(std::uint64_t state, Word bits, const Bits&) const {
     const std::int64_t first = begin[state];
     const std::uint64_t size = begin[state + 1] - first;
     const std::uint64_t chosen = bounded(bits, size), rest = bits * size;
@@ -149,45 +152,62 @@ struct SparseTables {
   }
 };
 
-// Tables of a dense matrix, shortened to 16 or 32 bits an entry so that more of them fit in the cache: the
-// alias, and as many leading bits of the probability as there is room for. Only where these are equal to
-// those of the number drawn is the full entry looked up. Rows are padded to a power of two.
+// Tables of a dense matrix, shortened to 16 or 32 bits an entry so that more of them fit in the cache: as
+// many leading bits of the probability as there is room for, then the alias. A draw is shortened likewise:
+// the leading bits of the number that decides, then the entry chosen. Whichever of the two words is
+// smaller then ends in the next state. Only where their leading bits are equal is the full entry looked
+// up. Rows are padded to a power of two.
 template <class Short>
-class DenseTables {
+struct DenseTables {
+  using Word = Short;
+  const std::uint64_t* full;  // (n, n)
+  const Short* entries;       // (n, 2^bits)
+  std::uint64_t n;
+  int bits, shift;  // of the alias; of what decides, down to its leading bits
+
+  SGDMC_INLINE Word word(std::uint64_t z) const {
+    return static_cast<Word>((z * n >> shift << bits) | bounded(z, n));
+  }
+
+  template <class Bits>
+  SGDMC_INLINE std::uint64_t step(std::uint64_t state, Word word, const Bits& draw) const {
+    const std::uint64_t mask = (std::uint64_t{1} << bits) - 1;
+    const Short entry = entries[state << bits | (word & mask)];
+    if (__builtin_expect(((word ^ entry) & ~mask) == 0, 0)) {
+      const std::uint64_t whole = full[state * n + (word & mask)];
+      return draw() * n < (whole & ~kAliasMask) ? word & mask : whole & kAliasMask;
+    }
+    return std::min(word, entry) & mask;
+  }
+};
+
+// The shortened tables and their memory.
+template <class Short>
+class ShortTables {
  public:
-  DenseTables(const std::uint64_t* table, std::size_t n, int n_threads, Stop& stop)
-      : full_(table), n_(n), bits_(std::max(1, static_cast<int>(std::bit_width(n - 1)))) {
-    const int keep_bits = 8 * static_cast<int>(sizeof(Short)) - bits_;
-    shift_ = 64 - keep_bits;
-    entries_.reset(new Short[n << bits_]);
+  ShortTables(const std::uint64_t* table, std::size_t n, int n_threads, Stop& stop) {
+    const int bits = std::max(1, static_cast<int>(std::bit_width(n - 1)));
+    const int shift = 64 - (8 * static_cast<int>(sizeof(Short)) - bits);
+    entries_.reset(new Short[n << bits]);
+    view_ = {table, entries_.get(), n, bits, shift};
     const std::size_t rows = 65536 / n + 1;
     parallel_for((n + rows - 1) / rows, n_threads, stop, [&](std::size_t b) {
       for (std::size_t i = b * rows; i < std::min(n, (b + 1) * rows); ++i)
         dispatch([&](auto) SGDMC_BODY {
-          const std::uint64_t* from = full_ + i * n_;
-          Short* to = entries_.get() + (i << bits_);
-          for (std::size_t j = 0; j < n_; ++j)
-            to[j] = static_cast<Short>((from[j] >> shift_ << bits_) | (from[j] & kAliasMask));
+          const std::uint64_t* from = table + i * n;
+          Short* to = entries_.get() + (i << bits);
+          const std::size_t size = n;
+          const int down = shift, up = bits;
+          for (std::size_t j = 0; j < size; ++j)
+            to[j] = static_cast<Short>((from[j] >> down << up) | (from[j] & kAliasMask));
         });
     });
   }
-  std::uint64_t multiplier() const { return n_; }
-
-  SGDMC_INLINE std::uint64_t step(std::uint64_t state, std::uint64_t chosen, std::uint64_t rest) const {
-    const std::uint64_t entry = entries_[state << bits_ | chosen];
-    const std::uint64_t alias = entry & ((std::uint64_t{1} << bits_) - 1);
-    const std::uint64_t bound = entry >> bits_, leading = rest >> shift_;
-    if (__builtin_expect(leading == bound, 0))
-      return rest < (full_[state * n_ + chosen] & ~kAliasMask) ? chosen : alias;
-    const std::uint64_t keep = -static_cast<std::uint64_t>(leading < bound);
-    return alias ^ ((alias ^ chosen) & keep);
-  }
+  const DenseTables<Short>& view() const { return view_; }
 
  private:
-  const std::uint64_t* full_;
-  std::size_t n_;
-  int bits_, shift_;
   std::unique_ptr<Short[]> entries_;
+  DenseTables<Short> view_;
 };
 
 // Paths of up to L chains from `first_chain` on: out (.., n_steps + 1), the starts already in place. A
@@ -198,7 +218,7 @@ void simulate_block(const Tables& tables, std::uint64_t seed, std::size_t first_
                     std::size_t n_steps, T* out, Stop& stop) {
   constexpr std::size_t segment = 4096 / L;
   const std::size_t n_records = n_steps + 1;
-  std::unique_ptr<std::uint64_t[]> chosen(new std::uint64_t[segment * L]), rest(new std::uint64_t[segment * L]);
+  std::unique_ptr<typename Tables::Word[]> words(new typename Tables::Word[segment * L]);
   std::unique_ptr<T[]> tile(new T[segment * L]);
   alignas(64) std::uint64_t offset[L], twist[L], state[L];
   for (int l = 0; l < L; ++l) {
@@ -207,34 +227,33 @@ void simulate_block(const Tables& tables, std::uint64_t seed, std::size_t first_
     twist[l] = key.twist;
     state[l] = static_cast<std::uint64_t>(out[std::min(l, lanes - 1) * n_records]);
   }
-  const std::uint64_t n = tables.multiplier();
   for (std::size_t t0 = 0; t0 < n_steps; t0 += segment) {
     if (stop.requested()) throw Interrupted();
     const std::size_t steps = std::min(segment, n_steps - t0);
     dispatch([&](auto) SGDMC_BODY {
-      std::uint64_t *const c = chosen.get(), *const r = rest.get();
+      const Tables mine = tables;
+      typename Tables::Word* const w = words.get();
       if constexpr (L == 1) {
-        const std::uint64_t a = offset[0], b = twist[0];
-        for (std::size_t t = 0; t < steps; ++t) {
-          const std::uint64_t z = draw_bits(a, b, std::uint64_t{t0 + t});
-          c[t] = n ? bounded(z, n) : z;
-          r[t] = z * n;
-        }
+        const std::uint64_t a = offset[0], b = twist[0], from = t0;
+        const std::size_t count = steps;
+        for (std::size_t t = 0; t < count; ++t) w[t] = mine.word(draw_bits(a, b, std::uint64_t{from + t}));
       } else {
-        for (std::size_t t = 0; t < steps; ++t)
-          for (int l = 0; l < L; ++l) {
-            const std::uint64_t z = draw_bits(offset[l], twist[l], std::uint64_t{t0 + t});
-            c[t * L + l] = n ? bounded(z, n) : z;
-            r[t * L + l] = z * n;
-          }
+        alignas(64) std::uint64_t a[L], b[L];  // copies, since `w` could else refer to the originals
+        for (int l = 0; l < L; ++l) a[l] = offset[l], b[l] = twist[l];
+        const std::uint64_t from = t0;
+        const std::size_t count = steps;
+        for (std::size_t t = 0; t < count; ++t)
+          for (int l = 0; l < L; ++l) w[t * L + l] = mine.word(draw_bits(a[l], b[l], std::uint64_t{from + t}));
       }
     });
+    const Tables view = tables;  // a copy whose members stay in registers
     std::uint64_t now[L];
     for (int l = 0; l < L; ++l) now[l] = state[l];
     for (std::size_t t = 0; t < steps; ++t) {
 #pragma GCC unroll 8
       for (int l = 0; l < L; ++l) {
-        now[l] = tables.step(now[l], chosen[t * L + l], rest[t * L + l]);
+        const auto bits = [&] { return draw_bits(offset[l], twist[l], std::uint64_t{t0 + t}); };
+        now[l] = view.step(now[l], words[t * L + l], bits);
         tile[t * L + l] = static_cast<T>(now[l]);
       }
     }

@@ -53,7 +53,11 @@ inline void random_bits(std::uint64_t seed, std::uint64_t chain, std::uint64_t f
                         std::uint64_t* out) {
   const Key key = key_of(seed, chain);
   dispatch([&](auto) SGDMC_BODY {
-    for (std::size_t i = 0; i < n; ++i) out[i] = draw_bits(key.offset, key.twist, first + i);
+    // Copies, since what is written could else be what the lambda refers to.
+    const std::uint64_t a = key.offset, b = key.twist, from = first;
+    std::uint64_t* const to = out;
+    const std::size_t count = n;
+    for (std::size_t i = 0; i < count; ++i) to[i] = draw_bits(a, b, from + i);
   });
 }
 
