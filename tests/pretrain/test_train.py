@@ -68,11 +68,11 @@ def test_a_checkpoint_can_be_exported_before_the_end(tmp_path):
 
 
 def test_the_loss_goes_down(tmp_path):
-    torch.manual_seed(0)
-    pretrain(tmp_path, n_steps=40, seed=2, shape=TINY, batch_tokens=2048, log_every=10)
+    pretrain(tmp_path, n_steps=80, seed=2, shape=TINY, batch_tokens=1024, log_every=20)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [10, 20, 30, 40]
-    assert lines[-1]["joint"] < lines[0]["joint"] - 1.0
+    assert [line["step"] for line in lines] == [20, 40, 60, 80]
+    first, last = (sum(lines[i][k] for k in ("smooth", "descent", "joint")) for i in (0, -1))
+    assert last < first - 1.0
 
 
 def test_schedule():
