@@ -49,9 +49,16 @@ class StoreStates : public Sink {
 
   void take(const double* tile, std::size_t first_step, std::size_t n_steps, int lanes) override {
     const std::int16_t* s = states_(tile, n_steps);
+    if (thin_ == 1) {
+      for (int lane = 0; lane < lanes; ++lane) {
+        std::int16_t* to = out_ + (lane * n_records_ + first_step) * dim_;
+        for (std::size_t k = 0; k < n_steps * dim_; ++k) to[k] = s[k * L_ + lane];
+      }
+      return;
+    }
     for (int lane = 0; lane < lanes; ++lane)
       for (std::size_t t = 0; t < n_steps; ++t) {
-        if (thin_ > 1 && (first_step + t) % thin_ != 0) continue;
+        if ((first_step + t) % thin_ != 0) continue;
         std::int16_t* to = out_ + (lane * n_records_ + (first_step + t) / thin_) * dim_;
         for (std::size_t j = 0; j < dim_; ++j) to[j] = s[(t * dim_ + j) * L_ + lane];
       }
