@@ -39,6 +39,10 @@ def _targets() -> Iterator[Target]:
             yield Target(title, column, must, reach)
 
 
+#: Of the Bayes-optimal rows on the chains on which the targets were set.
+_BAYES = {"10": 0.253, "30": 0.153, "100": 0.069, "300": 0.029, "1000": 0.0107}
+
+
 def check_targets(result: dict[str, Any]) -> list[tuple[str, str, float, float, float, str]]:
     """Compare an evaluation with the project's targets.
 
@@ -59,11 +63,21 @@ def check_targets(result: dict[str, Any]) -> list[tuple[str, str, float, float, 
         if table is None:
             continue
         row = table.get("model, mirrored", table["model"])
+        bayes = table.get("Bayes over α")
         figure = row[target.column]["mean"]
         verdict = "missed" if figure > target.must else "met"
         verdict = "reached" if figure <= target.reach else verdict
         title = target.title.split(" (")[0]
         out.append((title, target.column, figure, target.must, target.reach, verdict))
+        if bayes is not None:
+            # The targets were set on other chains, on which Bayes has the figures below.
+            excess = figure - bayes[target.column]["mean"]
+            must, reach = (
+                round(goal - _BAYES[target.column], 4) for goal in (target.must, target.reach)
+            )
+            verdict = "missed" if excess > must else "met"
+            verdict = "reached" if excess <= reach else verdict
+            out.append(("finite chains, above Bayes", target.column, excess, must, reach, verdict))
     return out
 
 
@@ -123,7 +137,8 @@ tanh neuron and phase retrieval are held out for the evaluation.
 ## Evaluation
 
 Targets set beforehand, and what was reached (KL in nats, mean over series; "reached" is the
-farther of two targets):
+farther of two targets). The targets for finite chains were set on other chains than those drawn
+here, so the excess over the Bayes-optimal rows on the same chains is judged too:
 
 | | column | figure | must | reach for | |
 |---|---|---|---|---|---|
