@@ -149,7 +149,7 @@ def llm_block(
     """Read every row of one coordinate's kernel off a language model.
 
     The model sees the lagged series, one line a phase, and then each state in turn as a
-    hypothetical present one (a counterfactual probe at the end of the whole context).
+    hypothetical present one (a counterfactual probe that opens one more line).
 
     Parameters
     ----------
@@ -170,12 +170,17 @@ def llm_block(
 
     fine = 10**read_digits
     pool = fine // n_states
-    slot = token_map(model, digits=read_digits).slots[0]
+    tokens = token_map(model, digits=read_digits)
+    slot = tokens.slots[0]
+    # Without a newline among the tokens neither phases nor probes can stand on lines of their own.
+    lines = tokens.run_tail is not None
     width = len(slot.lead) + slot.depth + len(slot.tail)
     limit = min(model.max_context, max_context or model.max_context)
     # Room is left for the prefix and for the number that a probe appends.
     budget = (limit - 4) // width - 1
     context = phases(series, lag=lag, budget=budget)
+    if not lines and len(series) == 1:
+        context = context[:1]
     offsets = np.arange(pool) if pool <= 5 else np.arange(pool // 10, pool, 2 * pool // 10)
     probe = (np.arange(n_states)[:, None] * pool + offsets).ravel()
     rows, off = next_state_laws(
@@ -183,6 +188,7 @@ def llm_block(
         model=model,
         digits=read_digits,
         probe=probe,
+        probe_as="run" if lines else "continuation",
         mirror=mirror,
         max_context=max_context,
         progress=progress,
