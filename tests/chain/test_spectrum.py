@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sgdmc.chain.classes import communicating_classes, period
 from sgdmc.chain.spectrum import (
     absorption_probabilities,
-    communicating_classes,
     implied_timescales,
     mixing_time,
-    period,
     relaxation_time,
     spectral_gap,
     stationary_distribution,

@@ -1,9 +1,6 @@
-"""The long run of a finite chain: classes, stationary laws, rates, and where it is absorbed.
+"""The long run of a finite chain: stationary laws, rates, and where it is absorbed.
 
-Words: state ``j`` is *accessible* from ``i`` if some power of ``P`` has a positive entry there; a
-*communicating class* is a largest set of states accessible from each other; it is *recurrent* if
-the chain cannot leave it, else *transient*. A chain with one class is *irreducible*. The *period*
-of a class is the greatest common divisor of the lengths of its loops. The *absolute spectral gap*
+Words: the *absolute spectral gap*
 is ``1 − |λ₂|``, the *relaxation time* its inverse, an *implied timescale* ``−lag / ln|λ|``, and the
 *mixing time* is the first ``t`` at which every row of ``P^t`` is within ``eps`` of the stationary
 law in total variation.
@@ -13,7 +10,6 @@ Every function takes ``P`` as a dense row-stochastic array or as any scipy spars
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,14 +20,19 @@ from scipy.sparse.linalg import eigs
 
 from sgdmc._core import backend as kernels
 from sgdmc._core import validate
+from sgdmc.chain.classes import (
+    check_ergodic,
+    communicating_classes,
+    listed,
+    only_recurrent,
+    positive_entries,
+    unreachable,
+)
 
 __all__ = [
-    "CommunicatingClasses",
     "absorption_probabilities",
-    "communicating_classes",
     "implied_timescales",
     "mixing_time",
-    "period",
     "relaxation_time",
     "spectral_gap",
     "stationary_distribution",
@@ -40,100 +41,6 @@ __all__ = [
 Array = NDArray[np.float64]
 MAX_DENSE = 5000  # states up to which a sparse chain is turned into a full matrix
 MAX_BAND = 2**29  # entries of the band that a sparse elimination may fill (4 GiB)
-
-
-@dataclass(frozen=True)
-class CommunicatingClasses:
-    """How the states of a chain fall into communicating classes.
-
-    Attributes
-    ----------
-    classes : tuple of ndarray of int
-        State indices of each class, ascending; classes ordered by their first state.
-    recurrent : ndarray of bool, shape (n_classes,)
-        Whether the chain cannot leave that class.
-    """
-
-    classes: tuple[NDArray[np.int64], ...]
-    recurrent: NDArray[np.bool_]
-
-    @property
-    def is_irreducible(self) -> bool:
-        """Whether all states communicate."""
-        return len(self.classes) == 1
-
-    @property
-    def recurrent_classes(self) -> tuple[NDArray[np.int64], ...]:
-        """The classes that the chain cannot leave."""
-        return tuple(c for c, r in zip(self.classes, self.recurrent, strict=True) if r)
-
-    @property
-    def transient_states(self) -> NDArray[np.int64]:
-        """States that are left for good sooner or later, ascending."""
-        left = [c for c, r in zip(self.classes, self.recurrent, strict=True) if not r]
-        return np.sort(np.concatenate(left)) if left else np.empty(0, dtype=np.int64)
-
-
-def communicating_classes(P: Any) -> CommunicatingClasses:
-    """Communicating classes of a chain, and which of them are recurrent.
-
-    Parameters
-    ----------
-    P : array_like or sparse matrix, shape (n, n)
-        Row-stochastic.
-
-    Returns
-    -------
-    CommunicatingClasses
-
-    Raises
-    ------
-    ValueError
-        If ``P`` is not row-stochastic.
-
-    Notes
-    -----
-    The strongly connected components of the graph of positive entries, ``O(n + nnz)``.
-
-    Examples
-    --------
-    >>> found = communicating_classes([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    >>> [c.tolist() for c in found.classes], found.recurrent.tolist()
-    ([[0], [1], [2]], [False, True, True])
-    """
-    return _classes(_graph(validate.as_transition_matrix(P)))
-
-
-def period(P: Any) -> int:
-    """Period of an irreducible chain: the greatest common divisor of the lengths of its loops.
-
-    Parameters
-    ----------
-    P : array_like or sparse matrix, shape (n, n)
-        Row-stochastic.
-
-    Returns
-    -------
-    int
-        One for an aperiodic chain.
-
-    Raises
-    ------
-    ValueError
-        If ``P`` is not row-stochastic, or has several recurrent classes (they are named). With
-        transient states, the period is that of the recurrent class.
-
-    Notes
-    -----
-    ``gcd`` over edges of ``level(u) + 1 − level(v)``, levels from a breadth-first search.
-
-    Examples
-    --------
-    >>> period([[0.0, 1.0], [1.0, 0.0]])
-    2
-    """
-    graph = _graph(validate.as_transition_matrix(P))
-    return _period(graph, _only_recurrent(_classes(graph)))[0]
 
 
 def stationary_distribution(P: Any, *, n_threads: int | None = None, backend: str = "cpp") -> Array:
@@ -184,7 +91,7 @@ def stationary_distribution(P: Any, *, n_threads: int | None = None, backend: st
     pi, bad = _stationary(matrix, threads, backend)
     if bad < 0:
         return pi
-    states = _only_recurrent(communicating_classes(matrix))
+    states = only_recurrent(communicating_classes(matrix))
     out = np.zeros(matrix.shape[0])
     inner = matrix[states][:, states]
     inner = sp.csr_array(inner) if _is_sparse(inner) else np.ascontiguousarray(inner)
@@ -230,7 +137,7 @@ def spectral_gap(P: Any) -> float:
     0.4
     """
     matrix = validate.as_transition_matrix(P)
-    _check_ergodic(matrix)
+    check_ergodic(matrix)
     return _gap(matrix) if matrix.shape[0] > 1 else 1.0
 
 
@@ -348,7 +255,7 @@ def mixing_time(P: Any, *, eps: float = 0.25) -> int:
     eps = validate.as_positive("eps", eps)
     if eps >= 1:
         raise ValueError(f"eps must be below 1; got {eps}. Every law is within 1 of every other.")
-    _check_ergodic(matrix)
+    check_ergodic(matrix)
     full = _dense(matrix)
     pi = stationary_distribution(matrix)
 
@@ -441,9 +348,9 @@ def absorption_probabilities(
         merged, len(sets), validate.as_threads(n_threads)
     )
     if bad >= 0:
-        found = _unreachable(_graph(matrix), owner)
+        found = unreachable(positive_entries(matrix), owner)
         raise ValueError(
-            f"targets must be reachable from every state; got none from {_listed(found)}. "
+            f"targets must be reachable from every state; got none from {listed(found)}. "
             "Add their recurrent class as a target."
         )
     out[outside] = result[len(sets) :]
@@ -569,74 +476,6 @@ def _dense(matrix: Any) -> Array:
     return np.asarray(matrix.toarray())
 
 
-def _graph(matrix: Any) -> sp.csr_array:
-    """Pattern of the positive entries, as CSR."""
-    graph = sp.csr_array(matrix)
-    if (graph.data == 0).any():
-        graph = graph.copy()
-        graph.eliminate_zeros()
-    return graph
-
-
-def _classes(graph: sp.csr_array) -> CommunicatingClasses:
-    count, found = csgraph.connected_components(graph, directed=True, connection="strong")
-    first = np.full(count, graph.shape[0])
-    np.minimum.at(first, found, np.arange(len(found)))
-    rank = np.empty(count, dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(count)
-    labels = rank[found]
-    order = np.argsort(labels, kind="stable")
-    classes = tuple(np.split(order, np.cumsum(np.bincount(labels))[:-1]))
-    recurrent = np.ones(count, dtype=bool)
-    rows = np.repeat(labels, np.diff(graph.indptr))
-    recurrent[rows[rows != labels[graph.indices]]] = False
-    return CommunicatingClasses(classes, recurrent)
-
-
-def _only_recurrent(found: CommunicatingClasses) -> NDArray[np.int64]:
-    classes = found.recurrent_classes
-    if len(classes) > 1:
-        named = ", ".join(_listed(c) for c in classes[:4]) + (", …" if len(classes) > 4 else "")
-        raise ValueError(
-            f"P must have one recurrent class; got {len(classes)}: {named}. "
-            "Restrict P to one of them, or connect them."
-        )
-    return classes[0]
-
-
-def _check_ergodic(matrix: Any) -> None:
-    graph = _graph(matrix)
-    states = _only_recurrent(_classes(graph))
-    cycle, parts = _period(graph, states)
-    if cycle > 1:
-        named = ", ".join(_listed(part) for part in parts[:4]) + (", …" if cycle > 4 else "")
-        raise ValueError(
-            f"P must be aperiodic; got period {cycle}, with cyclic classes {named}. "
-            "Mix P with the identity, or use P to that power on one class."
-        )
-
-
-def _period(graph: sp.csr_array, states: NDArray[np.int64]) -> tuple[int, list[NDArray[np.int64]]]:
-    """Period of a recurrent class, and its cyclic classes in the order of visit."""
-    inner = graph[states][:, states] if len(states) < graph.shape[0] else graph
-    if inner.diagonal().any():
-        return 1, [states]
-    level = csgraph.shortest_path(inner, unweighted=True, indices=0).astype(np.int64)
-    rows = np.repeat(np.arange(len(states)), np.diff(inner.indptr))
-    cycle = int(np.gcd.reduce(level[rows] + 1 - level[inner.indices]))
-    return cycle, [states[level % cycle == r] for r in range(cycle)]
-
-
-def _unreachable(graph: sp.csr_array, owner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """States from which no target can be reached."""
-    reached = owner >= 0
-    while True:
-        grown = reached | (graph @ reached > 0)
-        if (grown == reached).all():
-            return np.flatnonzero(~reached)
-        reached = grown
-
-
 def _as_targets(targets: list[ArrayLike], n: int) -> list[NDArray[Any]]:
     sets = [validate.as_states("targets", t, ndim=(1,)) for t in targets]
     seen: dict[int, int] = {}
@@ -656,8 +495,3 @@ def _as_targets(targets: list[ArrayLike], n: int) -> list[NDArray[Any]]:
     if not sets:
         raise ValueError("targets must hold at least one set; got none. Leave it out.")
     return sets
-
-
-def _listed(states: NDArray[np.int64]) -> str:
-    shown = ", ".join(str(s) for s in states[:6].tolist())
-    return f"{{{shown}{', …' if len(states) > 6 else ''}}}"

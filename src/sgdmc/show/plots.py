@@ -70,7 +70,7 @@ def plot_kernel(kernel: Kernel, *, title: str | None = None) -> Figure:
                     color=COLOURS["run"],
                     markersize=5,
                     clip_on=False,
-                    label="row filled" if kernel.completion != "none" else "row never visited",
+                    label="row never visited",
                 )
                 axis.legend(loc="upper left", labelcolor="white")
             where = "" if kernel.coordinates.is_identity else " (rotated)"
