@@ -112,6 +112,18 @@ def test_every_method_forecasts_the_limit(run, problem, method):
     )
 
 
+def test_joint_kernel_steps_towards_the_minimiser(run, problem):
+    kernel = estimate_kernel(run, coupling="joint", lag=50)
+    assert isinstance(kernel, SteppedKernel)
+    start = run.paths[0][0]
+    result = forecast(kernel, start, n_steps=300, n_chains=64, rng=0)
+    before = np.abs(start - problem.minimiser) / run.range
+    after = np.abs(np.median(result.samples[0], axis=0) - problem.minimiser) / run.range
+    assert (after < 0.3 * before).all()
+    again = forecast(kernel, start, n_steps=300, n_chains=64, rng=0)
+    np.testing.assert_array_equal(result.samples, again.samples)
+
+
 def test_exact_kernel_matches_real_sgd(problem, run):
     starts = np.array([[2.0, -1.0], [0.0, 1.0]])
     exact = exact_kernel(problem, run, step_size=STEP, lag=20, cover=starts)
@@ -173,7 +185,8 @@ def test_method_auto_reports_its_choice(run):
         ({"method": "magic"}, "method must be one of"),
         ({"completion": "magic"}, "completion must be one of"),
         ({"method": "counts", "completion": "probe"}, "completion 'probe' asks a language model"),
-        ({"coupling": "magic"}, "coupling must be"),
+        ({"coupling": "magic"}, "coupling must be one of"),
+        ({"coupling": "joint", "method": "counts"}, "coupling 'joint' asks a language model"),
         ({"digits": 4}, "digits must be 1, 2, 3 or 'auto'"),
         ({"lag": 0}, "lag must be an integer of at least 1"),
         ({"lag": 2.5}, "lag must be an integer of at least 1"),

@@ -117,6 +117,17 @@ def _as_it_is(method: str) -> Callable[[_Bench], Forecaster]:
     return lambda bench: bench.estimate(method)
 
 
+def _joint(bench: _Bench) -> Forecaster:
+    return estimate_kernel(
+        bench.run,
+        method="llm",
+        model=bench.model,
+        coupling="joint",
+        cover=bench.starts,
+        horizon=bench.horizon,
+    )
+
+
 def _exact(bench: _Bench) -> Forecaster | None:
     if bench.task.problem.dim != 2:
         return None
@@ -145,6 +156,7 @@ METHODS: dict[str, Callable[[_Bench], Forecaster | None]] = {
         for c in ("barycenter", "increments", "nearest")
     },
     **{m: _as_it_is(m) for m in ("ar1", "ar1-kde", "var1", "knn", "local-linear")},
+    "LLM joint": _joint,
     "exact kernel": _exact,
 }
 

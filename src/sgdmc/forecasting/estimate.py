@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sgdmc.chain.grid import Grid
 from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.coupling import choose_coordinates
+from sgdmc.forecasting.joint import joint_kernel
 from sgdmc.forecasting.lag import choose_lag
 from sgdmc.forecasting.rows import ROW_ESTIMATORS, BlockRows, llm_block
 from sgdmc.forecasting.select import choose_method
@@ -25,7 +26,7 @@ __all__ = ["COMPLETIONS", "METHODS", "complete_kernel", "estimate_kernel"]
 
 METHODS = ("llm", *ROW_ESTIMATORS, *STEPPED, "auto")
 COMPLETIONS = ("barycenter", "increments", "quantiles", "probe", "nearest", None)
-Coupling = Literal["auto", "blocks", "rotated"]
+Coupling = Literal["auto", "blocks", "rotated", "joint"]
 
 
 def estimate_kernel(
@@ -66,9 +67,10 @@ def estimate_kernel(
     lag : int or "auto"
         Recorded steps that one kernel step stands for; see
         :func:`sgdmc.forecasting.lag.choose_lag`.
-    coupling : {"auto", "blocks", "rotated"}
+    coupling : {"auto", "blocks", "rotated", "joint"}
         ``"blocks"``: one chain a coordinate as it is; ``"rotated"``: in the eigen-coordinates of a
-        VAR(1) fit; ``"auto"``: the better by held-out likelihood. Stepped methods are joint.
+        VAR(1) fit; ``"auto"``: the better of these by held-out likelihood; ``"joint"``, for
+        ``"llm"``: coordinates interleaved in one text. Stepped methods are joint anyway.
     completion : str or None
         How rows that no run visited are filled: ``"barycenter"`` (debiased Sinkhorn),
         ``"increments"``, ``"quantiles"``, ``"nearest"``, ``"probe"`` (what the language model says
@@ -96,7 +98,7 @@ def estimate_kernel(
     Kernel
         For the methods that estimate rows.
     SteppedKernel
-        For ``"var1"``, ``"knn"`` and ``"local-linear"``.
+        For ``"var1"``, ``"knn"`` and ``"local-linear"``, and for ``coupling="joint"``.
 
     Raises
     ------
@@ -137,6 +139,10 @@ def estimate_kernel(
         )
     if method in STEPPED:
         return stepped_kernel(paths, method=method, lag=n_lag, names=run.names, notes=(why_lag,))
+    if coupling == "joint":
+        return _joint(
+            run, n_lag, n_digits, why_lag, model, mirror, max_context, device, dtype, cover
+        )
     coordinates, chosen, why_coupling = choose_coordinates(
         paths, n_lag, coupling=coupling, basis=basis
     )
@@ -238,12 +244,47 @@ def _check(
         raise ValueError(f"completion must be one of {COMPLETIONS}; got {completion!r}.")
     if completion == "probe" and method != "llm":
         raise ValueError(f"completion 'probe' asks a language model; method is {method!r}.")
-    if coupling not in ("auto", "blocks", "rotated"):
-        raise ValueError(f"coupling must be 'auto', 'blocks' or 'rotated'; got {coupling!r}.")
+    if coupling not in get_args(Coupling):
+        raise ValueError(f"coupling must be one of {get_args(Coupling)}; got {coupling!r}.")
+    if coupling == "joint" and method not in ("llm", *STEPPED):
+        raise ValueError(f"coupling 'joint' asks a language model; method is {method!r}.")
     if digits not in ("auto", 1, 2, 3):
         raise ValueError(f"digits must be 1, 2, 3 or 'auto'; got {digits!r}.")
     if lag != "auto" and (not isinstance(lag, int | np.integer) or lag < 1):
         raise ValueError(f"lag must be an integer of at least 1 or 'auto'; got {lag!r}.")
+
+
+def _joint(
+    run: Run,
+    lag: int,
+    digits: int,
+    why_lag: str,
+    model: str | LanguageModel,
+    mirror: bool,
+    max_context: int | None,
+    device: str | None,
+    dtype: str | None,
+    cover: ArrayLike | None,
+) -> SteppedKernel:
+    """A joint kernel on the grid of the model's digits."""
+    from sgdmc.llm.model import load_model
+
+    language_model = load_model(model, device=device, dtype=dtype)
+    read_digits = next((d for d in range(digits, 4) if language_model.supports(d)), digits)
+    spanned = run.values
+    if cover is not None:
+        spanned = np.concatenate([spanned, np.atleast_2d(np.asarray(cover, dtype=np.float64))])
+    notes = (why_lag, f"joint kernel, drawn from {language_model.describe()}")
+    return joint_kernel(
+        tuple(run.paths),
+        Grid.fit(spanned, digits=read_digits),
+        lag=lag,
+        model=language_model,
+        names=run.names,
+        mirror=mirror,
+        max_context=max_context,
+        notes=notes,
+    )
 
 
 def _read(
