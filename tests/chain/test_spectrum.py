@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sgdmc.chain.absorption import absorption_probabilities
 from sgdmc.chain.classes import communicating_classes, period
 from sgdmc.chain.spectrum import (
-    absorption_probabilities,
     implied_timescales,
     mixing_time,
     relaxation_time,
@@ -309,3 +309,15 @@ def test_bad_targets():
         absorption_probabilities(P, targets=[[0], []])
     with pytest.raises(ValueError, match="at least one set"):
         absorption_probabilities(P, targets=[])
+
+
+@pytest.mark.parametrize("n", [550, 900])
+def test_gap_of_a_walk_with_drift(n):
+    """Eigenvalues 1 and ``2 sqrt(pq) cos(k π / n)``; stationary masses span a hundred decades."""
+    p, q = 0.4, 0.6
+    main = np.zeros(n)
+    main[0], main[-1] = q, p
+    P = sp.diags_array([np.full(n - 1, q), main, np.full(n - 1, p)], offsets=[-1, 0, 1]).tocsr()
+    assert stationary_distribution(P).min() < 1e-90
+    expected = 1 - 2 * np.sqrt(p * q) * np.cos(np.pi / n)
+    assert spectral_gap(0.9 * P + 0.1 * sp.eye_array(n)) == pytest.approx(0.9 * expected, rel=1e-6)

@@ -20,14 +20,19 @@ from sgdmc._core import validate
 
 __all__ = [
     "CommunicatingClasses",
+    "as_dense",
     "check_ergodic",
     "communicating_classes",
+    "is_sparse",
     "listed",
     "only_recurrent",
     "period",
     "positive_entries",
     "unreachable",
 ]
+
+
+MAX_DENSE = 5000  # states up to which a sparse chain is turned into a full matrix
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,23 @@ def unreachable(graph: sp.csr_array, owner: NDArray[np.int64]) -> NDArray[np.int
         if (grown == reached).all():
             return np.flatnonzero(~reached)
         reached = grown
+
+
+def is_sparse(matrix: Any) -> bool:
+    """Return whether a chain is a sparse matrix."""
+    return bool(sp.issparse(matrix))
+
+
+def as_dense(matrix: Any) -> NDArray[np.float64]:
+    """Return a chain as a full matrix; `ValueError` beyond `MAX_DENSE` states."""
+    if not is_sparse(matrix):
+        return np.asarray(matrix)
+    if max(matrix.shape) > MAX_DENSE:
+        raise ValueError(
+            f"P must have at most {MAX_DENSE} states to be made full; got {matrix.shape[0]}. "
+            "Lump states first."
+        )
+    return np.asarray(matrix.toarray())
 
 
 def listed(states: NDArray[np.int64]) -> str:

@@ -1,4 +1,4 @@
-"""The long run of a finite chain: stationary laws, rates, and where it is absorbed.
+"""The long run of a finite chain: stationary laws and rates.
 
 Words: the *absolute spectral gap*
 is ``1 − |λ₂|``, the *relaxation time* its inverse, an *implied timescale* ``−lag / ln|λ|``, and the
@@ -14,23 +14,21 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import eigs
 
 from sgdmc._core import backend as kernels
 from sgdmc._core import validate
 from sgdmc.chain.classes import (
+    as_dense,
     check_ergodic,
     communicating_classes,
-    listed,
+    is_sparse,
     only_recurrent,
-    positive_entries,
-    unreachable,
 )
 
 __all__ = [
-    "absorption_probabilities",
     "implied_timescales",
     "mixing_time",
     "relaxation_time",
@@ -39,7 +37,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-MAX_DENSE = 5000  # states up to which a sparse chain is turned into a full matrix
+NEARLY_NORMAL = 1e-8  # smallest over largest stationary mass of a chain taken as it is
 MAX_BAND = 2**29  # entries of the band that a sparse elimination may fill (4 GiB)
 
 
@@ -94,7 +92,7 @@ def stationary_distribution(P: Any, *, n_threads: int | None = None, backend: st
     states = only_recurrent(communicating_classes(matrix))
     out = np.zeros(matrix.shape[0])
     inner = matrix[states][:, states]
-    inner = sp.csr_array(inner) if _is_sparse(inner) else np.ascontiguousarray(inner)
+    inner = sp.csr_array(inner) if is_sparse(inner) else np.ascontiguousarray(inner)
     out[states], bad = _stationary(inner, threads, backend)
     if bad >= 0:
         raise ValueError(
@@ -128,8 +126,9 @@ def spectral_gap(P: Any) -> float:
     Dense: all eigenvalues, ``O(n³)``, with an absolute error of about 1e-15 times their condition.
     Sparse, beyond 500 states: those nearest to one as the largest of the group inverse of
     ``I − P``, applied through the state reduction of :func:`stationary_distribution`, which keeps
-    tiny gaps accurate; should Ritz values of ``P`` elsewhere be as large in modulus, the dominant
-    eigenvalues by ARPACK.
+    tiny gaps accurate. Where stationary masses span more than eight decades: ARPACK beside one, on
+    the chain made nearly symmetric by them. Should Ritz values of ``P`` elsewhere be as large in
+    modulus: the dominant eigenvalues by ARPACK.
 
     Examples
     --------
@@ -204,8 +203,8 @@ def implied_timescales(P: Any, *, lag: float = 1, k: int | None = None) -> Array
     n = matrix.shape[0]
     lag = validate.as_positive("lag", lag)
     k = n - 1 if k is None else validate.as_int("k", k, minimum=0, maximum=n - 1)
-    if not _is_sparse(matrix) or n <= 500 or k > n // 4:
-        moduli = np.sort(np.abs(np.linalg.eigvals(_dense(matrix))))[::-1][1 : k + 1]
+    if not is_sparse(matrix) or n <= 500 or k > n // 4:
+        moduli = np.sort(np.abs(np.linalg.eigvals(as_dense(matrix))))[::-1][1 : k + 1]
     else:
         values = eigs(
             sp.csc_array(matrix), k=k + 1, sigma=1 + 1e-8, v0=_generic(n), return_eigenvectors=False
@@ -256,7 +255,7 @@ def mixing_time(P: Any, *, eps: float = 0.25) -> int:
     if eps >= 1:
         raise ValueError(f"eps must be below 1; got {eps}. Every law is within 1 of every other.")
     check_ergodic(matrix)
-    full = _dense(matrix)
+    full = as_dense(matrix)
     pi = stationary_distribution(matrix)
 
     def distance(power: Array) -> float:
@@ -279,87 +278,9 @@ def mixing_time(P: Any, *, eps: float = 0.25) -> int:
     return time + 1
 
 
-def absorption_probabilities(
-    P: Any,
-    *,
-    targets: list[ArrayLike] | None = None,
-    n_threads: int | None = None,
-    backend: str = "cpp",
-) -> Array:
-    """Probability, from each state, of reaching each of several target sets before the others.
-
-    ``h_k(x) = Prob(the chain from x hits target k first)``: one on target ``k``, zero on the other
-    targets, and ``h_k(x) = Σ_y P(x, y) h_k(y)`` elsewhere.
-
-    Parameters
-    ----------
-    P : array_like or sparse matrix, shape (n, n)
-        Row-stochastic.
-    targets : list of array_like of int, optional
-        Disjoint, non-empty sets of state indices. By default the recurrent classes, in the order of
-        their first states.
-    n_threads, backend
-        As for :func:`stationary_distribution`.
-
-    Returns
-    -------
-    ndarray, shape (n, n_targets)
-        Rows sum to one.
-
-    Raises
-    ------
-    ValueError
-        If ``P`` is not row-stochastic, a target is empty, out of range or meets another, or some
-        state never reaches a target (it is named).
-
-    Notes
-    -----
-    State reduction, as in :func:`stationary_distribution`: right component by component,
-    ``O(n³)``; a sparse ``P`` is made full (at most 5000 states besides the targets).
-
-    Examples
-    --------
-    The gambler's ruin with 3 coins at stake:
-
-    >>> P = [[1, 0, 0, 0], [0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5], [0, 0, 0, 1]]
-    >>> absorption_probabilities(P)[1].round(12).tolist()
-    [0.666666666667, 0.333333333333]
-    """
-    matrix = validate.as_transition_matrix(P)
-    n = matrix.shape[0]
-    if targets is None:
-        sets: list[NDArray[Any]] = list(communicating_classes(matrix).recurrent_classes)
-    else:
-        sets = _as_targets(targets, n)
-    owner = np.full(n, -1)
-    for k, states in enumerate(sets):
-        owner[states] = k
-    outside = np.flatnonzero(owner < 0)
-    out = np.zeros((n, len(sets)))
-    out[owner >= 0, owner[owner >= 0]] = 1.0
-    if not len(outside):
-        return out
-    merged = np.zeros((len(sets) + len(outside),) * 2)
-    merged[range(len(sets)), range(len(sets))] = 1.0
-    rows = matrix[outside]
-    merged[len(sets) :, len(sets) :] = _dense(rows[:, outside])
-    merged[len(sets) :, : len(sets)] = rows @ out
-    result, bad = kernels(backend).absorption_dense(
-        merged, len(sets), validate.as_threads(n_threads)
-    )
-    if bad >= 0:
-        found = unreachable(positive_entries(matrix), owner)
-        raise ValueError(
-            f"targets must be reachable from every state; got none from {listed(found)}. "
-            "Add their recurrent class as a target."
-        )
-    out[outside] = result[len(sets) :]
-    return out
-
-
 def _stationary(matrix: Any, threads: int, backend: str) -> tuple[Array, int]:
     module = kernels(backend)
-    if not _is_sparse(matrix):
+    if not is_sparse(matrix):
         pi, bad = module.stationary_dense(matrix, threads)
         return pi, int(bad)
     band, order = _as_band(matrix)
@@ -389,10 +310,6 @@ def _as_band(matrix: Any) -> tuple[tuple[Any, ...], NDArray[np.int64]]:
     return (matrix.data, indices, matrix.indptr.astype(np.int32, copy=False), lower, upper), order
 
 
-def _is_sparse(matrix: Any) -> bool:
-    return bool(sp.issparse(matrix))
-
-
 def _bandwidth(matrix: Any) -> tuple[int, int]:
     """Largest ``i − j`` and ``j − i`` over the entries."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
@@ -403,9 +320,14 @@ def _bandwidth(matrix: Any) -> tuple[int, int]:
 def _gap(matrix: Any) -> float:
     """One less the largest modulus among the eigenvalues other than the first."""
     n = matrix.shape[0]
-    if not _is_sparse(matrix) or n <= 500:
-        return float(1.0 - np.sort(np.abs(np.linalg.eigvals(_dense(matrix))))[-2])
-    near = _near_one(matrix)
+    if not is_sparse(matrix) or n <= 500:
+        return float(1.0 - np.sort(np.abs(np.linalg.eigvals(as_dense(matrix))))[-2])
+    pi, bad = _stationary(matrix, 1, "cpp")
+    if bad < 0 and 0 < pi.min() < NEARLY_NORMAL * pi.max():
+        matrix = _balanced(matrix, pi)
+        near: float | None = _near_one_inverted(matrix)
+    else:
+        near = _near_one(matrix)
     if near is not None and _far_from_one(matrix) < 1.0 - near:
         return near
     values = eigs(
@@ -413,6 +335,24 @@ def _gap(matrix: Any) -> float:
         return_eigenvectors=False,
     )  # fmt: skip
     return float(1.0 - np.abs(values).min())
+
+
+def _balanced(matrix: Any, pi: Array) -> sp.csc_array:
+    """``D^½ P D^−½`` with ``D = diag(pi)``: the same eigenvalues, symmetric if P is reversible.
+
+    Where ``pi`` spans many decades P is so far from normal that Krylov spaces of P itself show
+    eigenvalues that are none.
+    """
+    root = np.sqrt(pi)
+    return sp.csc_array(sp.diags_array(root) @ matrix @ sp.diags_array(1.0 / root))
+
+
+def _near_one_inverted(matrix: Any) -> float:
+    """As `_near_one`, by inverse iteration beside one."""
+    values = eigs(
+        matrix, k=2, sigma=1 + 1e-8, v0=_generic(matrix.shape[0]), return_eigenvectors=False
+    )
+    return float(1.0 - np.abs(values[np.argmax(np.abs(1.0 - values))]))
 
 
 def _generic(n: int) -> Array:
@@ -463,35 +403,3 @@ def _far_from_one(matrix: Any) -> float:
     values = np.linalg.eigvals(table[:steps, :steps])
     far = np.abs(values)[np.abs(1 - values) > 0.1]
     return float(far.max(initial=0.0))
-
-
-def _dense(matrix: Any) -> Array:
-    if not _is_sparse(matrix):
-        return np.asarray(matrix)
-    if max(matrix.shape) > MAX_DENSE:
-        raise ValueError(
-            f"P must have at most {MAX_DENSE} states to be made full; got {matrix.shape[0]}. "
-            "Lump states first."
-        )
-    return np.asarray(matrix.toarray())
-
-
-def _as_targets(targets: list[ArrayLike], n: int) -> list[NDArray[Any]]:
-    sets = [validate.as_states("targets", t, ndim=(1,)) for t in targets]
-    seen: dict[int, int] = {}
-    for k, states in enumerate(sets):
-        if not len(states):
-            raise ValueError(f"targets must not be empty; got no state in target {k}. Drop it.")
-        for state in states.tolist():
-            if not 0 <= state < n:
-                raise ValueError(
-                    f"targets must lie in [0, {n}); got {state} in target {k}. Check the indices."
-                )
-            if seen.setdefault(state, k) != k:
-                raise ValueError(
-                    f"targets must be disjoint; got state {state} in targets {seen[state]} and "
-                    f"{k}. Give it to one of them."
-                )
-    if not sets:
-        raise ValueError("targets must hold at least one set; got none. Leave it out.")
-    return sets
