@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--minutes", type=float, default=20.0, help="training time")
     pretrain.add_argument("--device", help="cpu or cuda; cuda if there is one by default")
     pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument("--start", type=Path, help="folder of a model to go on from")
     pretrain.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
 
     _command(commands, "info", _info, "versions, devices, the compiled core, the shipped model")
@@ -315,6 +316,7 @@ def _pretrain(options: argparse.Namespace) -> None:
         device=options.device,
         seed=options.seed,
         resume=options.resume,
+        start=options.start,
     )
 
 

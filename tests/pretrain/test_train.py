@@ -1,5 +1,6 @@
 """Training: deterministic, resumable after any kill, and it learns."""
 
+import hashlib
 import json
 import os
 import signal
@@ -10,8 +11,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from sgdmc.pretrain.network import DigitNetwork, Shape
+from sgdmc.pretrain.network import DigitNetwork, Shape, read_shape
 from sgdmc.pretrain.optimiser import orthogonalise
 from sgdmc.pretrain.train import export_checkpoint, plan_step, pretrain, step_factor
 
@@ -109,3 +111,27 @@ def test_initial_weights_are_a_function_of_the_seed():
     assert not np.array_equal(
         a.number.detach().numpy(), DigitNetwork(TINY, seed=2).number.detach().numpy()
     )
+
+
+def test_training_goes_on_from_a_model(tmp_path):
+    first = pretrain(tmp_path / "a", n_steps=3, seed=1, shape=TINY, batch_tokens=512)
+    shape = read_shape(first)
+    assert shape == TINY
+    network = DigitNetwork(shape, seed=9)
+    network.load_folder(first)
+    theirs = load_file(first / "model.safetensors")
+    mine = network.llama_state()
+    assert mine.keys() == theirs.keys()
+    for name, value in theirs.items():
+        # One table holds the numbers of both kinds: float16 rounds them apart.
+        torch.testing.assert_close(mine[name], value.float(), atol=4e-3, rtol=0)
+    second = pretrain(tmp_path / "b", n_steps=1, seed=5, start=first, batch_tokens=512)
+    facts = json.loads((second / "training.json").read_text())
+    assert facts["start"]["seed"] == 1
+    assert (
+        facts["start"]["sha256"]
+        == hashlib.sha256((first / "model.safetensors").read_bytes()).hexdigest()
+    )
+    moved = load_file(second / "model.safetensors")
+    gap = max(float((moved[k].float() - theirs[k].float()).abs().max()) for k in theirs)
+    assert 0 < gap < 0.1  # one warm-up step away from where it began

@@ -13,6 +13,8 @@ import math
 import numpy as np
 from numba import njit
 
+from sgdmc.pretrain.smooth import query_value
+
 __all__ = ["draw_problem", "simulate_descent"]
 
 SQUARE, LOGISTIC, ABSOLUTE, LOG_COSH, HUBER, POISSON, SINE, SINE_2, WELL, WAVES, TILTED = range(11)
@@ -347,15 +349,7 @@ def simulate_descent(n_steps, n_draws, starts, n_queries, n_seen, quadratic):
         t = np.random.randint(n_steps)
         theta[:] = all_theta[t]
         for c in range(n_seen):
-            low, high = path[:, c].min(), path[:, c].max()
-            u = np.random.random()
-            if u < 0.45:
-                value = path[np.random.randint(n_steps), c]
-                value += 0.006 * (high - low) * np.random.normal()
-            elif u < 0.9:
-                value = np.random.uniform(low, high)
-            else:
-                value = np.random.uniform(1.2 * low - 0.2 * high, 1.2 * high - 0.2 * low)
+            value = query_value(path[:, c], path[:, c].min(), path[:, c].max())
             shift = value - np.dot(direction[c], theta)
             theta += shift * direction[c]
             query[q, c] = value

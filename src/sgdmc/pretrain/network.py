@@ -8,8 +8,10 @@ number tokens is ``logsumexp(E h) + logaddexp(k[0]·h, k[1]·h)``: half of the w
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from torch.nn import functional as F
 
 from sgdmc.pretrain.tokenizer import BOS, INNER, LABEL, N_NUMBERS, PAD, VOCABULARY
 
-__all__ = ["DigitNetwork", "Shape"]
+__all__ = ["DigitNetwork", "Shape", "read_shape"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,41 @@ class Shape:
     def as_dict(self) -> dict[str, Any]:
         """Return the sizes as a plain dictionary, for a checkpoint."""
         return asdict(self)
+
+
+_BLOCK_NAMES = {
+    "qkv": tuple(f"self_attn.{name}_proj.weight" for name in "qkv"),
+    "qkv_bias": tuple(f"self_attn.{name}_proj.bias" for name in "qkv"),
+    "out": ("self_attn.o_proj.weight",),
+    "out_bias": ("self_attn.o_proj.bias",),
+    "gate_up": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+    "down": ("mlp.down_proj.weight",),
+    "norm_1": ("input_layernorm.weight",),
+    "norm_2": ("post_attention_layernorm.weight",),
+}
+
+
+def read_shape(folder: str | Path) -> Shape:
+    """Return the sizes of a model in the Hub's format that :class:`DigitNetwork` can hold.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    Shape
+    """
+    config = json.loads((Path(folder) / "config.json").read_text())
+    rope = config.get("rope_parameters") or config
+    return Shape(
+        width=config["hidden_size"],
+        hidden=config["intermediate_size"],
+        n_layers=config["num_hidden_layers"],
+        n_heads=config["num_attention_heads"],
+        max_length=config["max_position_embeddings"],
+        rope_theta=rope["rope_theta"],
+    )
 
 
 def _fourier_table(width: int, rng: np.random.Generator) -> np.ndarray:
@@ -247,19 +284,39 @@ class DigitNetwork(nn.Module):
         chosen = torch.where(is_label, label, number)
         return total - (weight * chosen).sum(dim=1)
 
+    def load_folder(self, folder: str | Path) -> None:
+        """Take the weights of a folder that :func:`sgdmc.pretrain.train.export` wrote.
+
+        Parameters
+        ----------
+        folder : path
+            Its sizes must be this network's (:func:`read_shape`).
+        """
+        from safetensors.torch import load_file
+
+        state = {k: v.float() for k, v in load_file(Path(folder) / "model.safetensors").items()}
+        table = state["model.embed_tokens.weight"]
+        with torch.no_grad():
+            # The two kinds of number tokens share one table: only their difference matters.
+            self.number.copy_(table[:N_NUMBERS])
+            self.kind[0] = 0.0
+            self.kind[1] = (table[N_NUMBERS : 2 * N_NUMBERS] - table[:N_NUMBERS]).mean(dim=0)
+            self.other.copy_(table[2 * N_NUMBERS :])
+            self.norm.copy_(state["model.norm.weight"])
+            for index, block in enumerate(self.blocks):
+                for mine, names in _BLOCK_NAMES.items():
+                    parts = [state[f"model.layers.{index}.{name}"] for name in names]
+                    block.get_parameter(mine).copy_(
+                        torch.stack(parts) if len(parts) > 1 else parts[0]
+                    )
+
     def llama_state(self) -> dict[str, Tensor]:
         """Return the weights under the names of ``transformers.LlamaForCausalLM``."""
         state = {"model.embed_tokens.weight": self.table(), "model.norm.weight": self.norm}
         for index, block in enumerate(self.blocks):
-            prefix = f"model.layers.{index}."
-            for j, name in enumerate("qkv"):
-                state[f"{prefix}self_attn.{name}_proj.weight"] = block.get_parameter("qkv")[j]
-                state[f"{prefix}self_attn.{name}_proj.bias"] = block.get_parameter("qkv_bias")[j]
-            state[f"{prefix}self_attn.o_proj.weight"] = block.get_parameter("out")
-            state[f"{prefix}self_attn.o_proj.bias"] = block.get_parameter("out_bias")
-            state[f"{prefix}mlp.gate_proj.weight"] = block.get_parameter("gate_up")[0]
-            state[f"{prefix}mlp.up_proj.weight"] = block.get_parameter("gate_up")[1]
-            state[f"{prefix}mlp.down_proj.weight"] = block.get_parameter("down")
-            state[f"{prefix}input_layernorm.weight"] = block.get_parameter("norm_1")
-            state[f"{prefix}post_attention_layernorm.weight"] = block.get_parameter("norm_2")
+            for mine, names in _BLOCK_NAMES.items():
+                weight = block.get_parameter(mine)
+                parts = weight if len(names) > 1 else weight[None]
+                for name, part in zip(names, parts, strict=True):
+                    state[f"model.layers.{index}.{name}"] = part
         return {name: value.detach().contiguous() for name, value in state.items()}

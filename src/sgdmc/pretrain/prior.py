@@ -88,8 +88,10 @@ def _window(low, high):
         width = np.random.uniform(0.5, 8.0)
         a = np.random.uniform(1.0, 9.0 - width)
         b = a + width
-    elif u < 0.4:
+    elif u < 0.45:
         a, b = np.random.uniform(0.0, 3.0), np.random.uniform(7.0, 10.0)
+    elif u < 0.65:
+        a, b = np.random.uniform(0.0, 1.0), np.random.uniform(9.0, 10.0)
     span = high - low
     if not span > 1e-12 * max(abs(low), abs(high), 1e-300):
         scale = 1.0
@@ -100,7 +102,13 @@ def _window(low, high):
 
 @njit(cache=True)
 def _encode(value, low, scale):
-    return int(min(max(math.floor((value - low) * scale), 0.0), 999.0))
+    at = (value - low) * scale
+    return int(min(max(math.floor(at), 0.0), 999.0)) if math.isfinite(at) else 0
+
+
+@njit(cache=True)
+def _on_grid(value, low, scale):
+    return 0.0 <= (value - low) * scale < 1000.0
 
 
 @njit(cache=True)
@@ -116,13 +124,14 @@ def _run_starts(n_states, shortest, longest):
 
 @njit(cache=True)
 def _fill_series(
-    tokens, targets, weights, loss, q_tokens, q_prefix, q_targets, q_weights, q_loss, descent
-):
+    tokens, targets, weights, loss, q_tokens, q_prefix, q_step, q_targets, q_weights, q_loss,
+    descent,
+):  # fmt: skip
     """Write a series of one coordinate into one row of a batch."""
     length = tokens.size
     n_draws = targets.shape[1]
     n_query = q_tokens.size
-    several = np.random.random() < 0.3
+    several = np.random.random() < 0.45
     if several:
         starts = _run_starts(length, np.random.uniform(2.0, 30.0), np.random.uniform(40.0, 200.0))
     else:
@@ -148,20 +157,27 @@ def _fill_series(
             weights[at, k] = 1.0 / counts[t]
         loss[at] = 1.0
         t += 1
-    for i in range(n_query):
+    i = 0
+    for q in range(n_query):
+        if i == n_query:
+            break
         prefix = np.random.randint(2, length + 1)
-        if several and np.random.random() < 0.3:
-            # The question opens a run of its own.
-            for back in range(prefix, 1, -1):
-                if tokens[back - 1] == BREAK:
-                    prefix = back
-                    break
+        opens = i + 1 < n_query and tokens[prefix - 1] != BREAK and np.random.random() < 0.5
+        if opens:
+            # The question stands on a line of its own.
+            q_prefix[i] = prefix
+            q_tokens[i] = BREAK
+            i += 1
+            q_step[i] = 1
         q_prefix[i] = prefix
-        q_tokens[i] = _encode(query[i], low, scale)
-        for k in range(q_counts[i]):
-            q_targets[i, k] = _encode(query_draws[i, k], low, scale)
-            q_weights[i, k] = 1.0 / q_counts[i]
-        q_loss[i] = 1.0
+        q_tokens[i] = _encode(query[q], low, scale)
+        known = _on_grid(query[q], low, scale)
+        for k in range(q_counts[q]):
+            known = known and math.isfinite(query_draws[q, k])
+            q_targets[i, k] = _encode(query_draws[q, k], low, scale)
+            q_weights[i, k] = 1.0 / q_counts[q]
+        q_loss[i] = 1.0 if known else 0.0
+        i += 1
 
 
 @njit(cache=True)
@@ -178,7 +194,7 @@ def _fill_joint(
         starts = _run_starts(n_states, 3.0, np.random.uniform(6.0, 40.0))
     else:
         starts = _run_starts(n_states, 30.0, 400.0)
-    span = 2 * dim - 1
+    span = 2 * dim  # an opening, this state, and the next but for its last coordinate
     n_branches = q_tokens.size // span
     path, draws, counts, query, query_draws, q_counts = simulate_descent(
         n_states, n_draws, starts, n_branches, dim, np.random.random() < 0.5
@@ -221,25 +237,34 @@ def _fill_joint(
     for b in range(n_branches):
         prefix = ends[np.random.randint(n_ends)]
         pick = np.random.randint(q_counts[b])
-        for j in range(span):
-            i = b * span + j
-            q_prefix[i] = prefix
-            q_step[i] = j
+        opens = np.random.random() < 0.5
+        known = True
+        for c in range(dim):
+            known = known and _on_grid(query[b, c], low[c], scale[c])
+            for k in range(q_counts[b]):
+                known = known and math.isfinite(query_draws[b, k, c])
+        i = b * span
+        for step in range(span):
+            q_prefix[i + step] = prefix
+            q_step[i + step] = step
+            q_tokens[i + step] = BREAK
+        if opens:
+            i += 1
+        for j in range(span - 1):
             c = j % dim
             kind = 0 if c == dim - 1 else INNER
             value = query[b, c] if j < dim else query_draws[b, pick, c]
-            q_tokens[i] = kind + _encode(value, low[c], scale[c])
+            q_tokens[i + j] = kind + _encode(value, low[c], scale[c])
             if j == dim - 1:
                 for k in range(q_counts[b]):
-                    q_targets[i, k] = INNER + _encode(query_draws[b, k, 0], low[0], scale[0])
-                    q_weights[i, k] = 1.0 / q_counts[b]
-                q_loss[i] = 1.0
+                    q_targets[i + j, k] = INNER + _encode(query_draws[b, k, 0], low[0], scale[0])
+                    q_weights[i + j, k] = 1.0 / q_counts[b]
             elif j >= dim:
                 kind = 0 if c == dim - 2 else INNER
                 value = query_draws[b, pick, c + 1]
-                q_targets[i, 0] = kind + _encode(value, low[c + 1], scale[c + 1])
-                q_weights[i, 0] = 1.0
-                q_loss[i] = 1.0
+                q_targets[i + j, 0] = kind + _encode(value, low[c + 1], scale[c + 1])
+                q_weights[i + j, 0] = 1.0
+            q_loss[i + j] = 1.0 if known and j >= dim - 1 else 0.0
 
 
 @njit(cache=True)
@@ -256,8 +281,8 @@ def _fill(seed, shares, tokens, targets, weights, loss, qt, qp, qs, qg, qw, ql, 
             descent = u >= shares[0] + shares[1]
             family[i] = 2 if descent else 1
             _fill_series(
-                tokens[i], targets[i], weights[i], loss[i], qt[i], qp[i], qg[i], qw[i], ql[i],
-                descent,
+                tokens[i], targets[i], weights[i], loss[i],
+                qt[i], qp[i], qs[i], qg[i], qw[i], ql[i], descent,
             )  # fmt: skip
         else:
             family[i] = 3

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["draw_noise_table", "simulate_smooth"]
+__all__ = ["draw_noise_table", "query_value", "simulate_smooth"]
 
 
 @njit(cache=True)
@@ -22,18 +22,23 @@ def draw_noise_table(size):
     """Return a sorted table of noise, centred and with unit deviation, of a random shape."""
     z = np.empty(size)
     u = np.random.random()
-    if u < 0.4:
+    if u < 0.3:
+        # Mean order statistics: the bell itself, not a sample of it.
+        z[:] = 0.0
+        for _ in range(8):
+            z += np.sort(np.random.normal(0.0, 1.0, size))
+    elif u < 0.45:
         for i in range(size):
             z[i] = np.random.normal()
-    elif u < 0.55:
+    elif u < 0.6:
         nu = np.random.uniform(2.2, 10.0)
         for i in range(size):
             z[i] = np.random.normal() / math.sqrt(np.random.gamma(nu / 2, 2.0) / nu)
-    elif u < 0.7:
+    elif u < 0.72:
         shape = math.exp(np.random.uniform(math.log(0.5), math.log(10.0)))
         for i in range(size):
             z[i] = np.random.gamma(shape, 1.0)
-    elif u < 0.77:
+    elif u < 0.78:
         for i in range(size):
             z[i] = np.random.exponential() * (1.0 if np.random.random() < 0.5 else -1.0)
     elif u < 0.83:
@@ -110,7 +115,7 @@ def simulate_smooth(n_steps, n_draws, starts, n_queries):
     while True:
         table = draw_noise_table(128 if np.random.random() < 0.3 else 600)
         u = np.random.random()
-        kind = 0 if u < 0.35 else (1 if u < 0.6 else (2 if u < 0.85 else 3))
+        kind = 0 if u < 0.42 else (1 if u < 0.68 else (2 if u < 0.88 else 3))
         a = np.random.normal(0.0, 1.0, 5)
         w = np.exp(np.random.uniform(math.log(0.5), math.log(5.0), 4))
         a[1:] /= np.sqrt(1.0 + w)
@@ -168,12 +173,13 @@ def simulate_smooth(n_steps, n_draws, starts, n_queries):
 
 @njit(cache=True)
 def query_value(path, low, high):
-    """Return a present value to ask about: near the path, within its range, or a little outside."""
+    """Return a present value to ask about: near the path, within its range, or outside."""
     width = high - low
     u = np.random.random()
-    if u < 0.45:
+    if u < 0.4:
         near = path[np.random.randint(path.size)]
         return near + 0.006 * width * np.random.normal()
-    if u < 0.9:
+    if u < 0.75:
         return np.random.uniform(low, high)
-    return np.random.uniform(low - 0.2 * width, high + 0.2 * width)
+    beyond = width * math.exp(np.random.uniform(math.log(0.05), math.log(2.0)))
+    return np.random.uniform(low - beyond, high + beyond)

@@ -8,6 +8,7 @@ size, and a linear decay over the last 40%.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgdmc.pretrain.network import DigitNetwork, Shape
+from sgdmc.pretrain.network import DigitNetwork, Shape, read_shape
 from sgdmc.pretrain.optimiser import Optimiser
 from sgdmc.pretrain.prior import Batch, Mixture, draw_batch
 from sgdmc.pretrain.tokenizer import write_tokenizer
@@ -69,7 +70,7 @@ def plan_step(
     parts = []
     for part in range(1 if progress < 0.45 else 2):
         u = float(np.random.default_rng([seed, step, part]).random())
-        length = 256 if u < 0.62 else (512 if u < 0.82 else (1024 if u < 0.94 else 2048))
+        length = 256 if u < 0.56 else (512 if u < 0.80 else (1024 if u < 0.93 else 2048))
         if progress < 0.25:
             length = 256 if progress < 0.08 or u < 0.7 else 512
         length = min(length, tokens, longest)
@@ -221,6 +222,7 @@ def pretrain(
     n_steps: int | None = None,
     device: str | None = None,
     resume: bool = False,
+    start: str | Path | None = None,
     seed: int = 0,
     shape: Shape | None = None,
     batch_tokens: int = 8192,
@@ -243,9 +245,12 @@ def pretrain(
         ``"cpu"`` or ``"cuda"``; by default the latter where there is one.
     resume : bool
         Go on from ``out/checkpoint.pt`` if there is one.
+    start : path, optional
+        Folder of a model that an earlier run of this function made; training goes on from its
+        weights, with the batches and lengths of the later part of the schedule.
     seed : int
     shape : Shape, optional
-        Sizes of the network.
+        Sizes of the network; those of ``start`` where that is given.
     batch_tokens : int, default 8192
         Tokens a batch.
     half : bool, optional
@@ -276,12 +281,15 @@ def pretrain(
         )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    shape = shape or Shape()
+    shape = read_shape(start) if start is not None else shape or Shape()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if compiled is None:
         compiled = n_steps is None and budgets[0] >= 10 and bool(shutil.which("g++"))
     half = (compiled or device != "cpu") if half is None else half
-    network = DigitNetwork(shape, seed=seed).to(device)
+    network = DigitNetwork(shape, seed=seed)
+    if start is not None:
+        network.load_folder(start)
+    network = network.to(device)
     optimiser = Optimiser(network, half=half)
     average = {name: value.clone() for name, value in network.state_dict().items()}
     step, seconds, n_tokens = 0, 0.0, 0
@@ -302,13 +310,19 @@ def pretrain(
         progress = step / n_steps if n_steps else seconds / (60.0 * (minutes or 1.0))
         if progress >= 1.0:
             break
-        plans = plan_step(seed, step, progress, batch_tokens=batch_tokens, longest=shape.max_length)
+        plans = plan_step(
+            seed,
+            step,
+            progress if start is None else max(progress, 0.45),
+            batch_tokens=batch_tokens,
+            longest=shape.max_length,
+        )
         for part, plan in enumerate(plans):
             batch = draw_batch(
                 seed, 2 * step + part, n=plan.n, length=plan.length, mixture=plan.mixture
             )
             # Compiling takes a minute a shape: the rare long ones are not worth it.
-            steady = compiled and progress >= 0.02 and plan.length <= 512
+            steady = compiled and len(plans) == 2 and plan.length <= 512
             mean, dense, query = batch_loss(
                 fast if steady else network.forward,
                 fast_losses if steady else network.losses,
@@ -347,6 +361,7 @@ def pretrain(
     export(network, out / "model")
     facts = {
         "seed": seed,
+        "start": None if start is None else _describe_start(start),
         "minutes": minutes if n_steps is None else None,
         "n_steps": n_steps,
         "device": device,
@@ -361,6 +376,16 @@ def pretrain(
     }
     (out / "model" / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     return out / "model"
+
+
+def _describe_start(folder: str | Path) -> dict[str, Any]:
+    """Return the hash of the weights a run went on from, and how those came about."""
+    folder = Path(folder)
+    facts: dict[str, Any] = {}
+    if (folder / "training.json").exists():
+        facts = json.loads((folder / "training.json").read_text())
+    weights = (folder / "model.safetensors").read_bytes()
+    return facts | {"sha256": hashlib.sha256(weights).hexdigest()}
 
 
 def _state(
