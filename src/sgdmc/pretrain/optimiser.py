@@ -1,4 +1,4 @@
-"""Muon for the matrices of the blocks, AdamW for everything else.
+"""Muon [1]_ for the matrices of the blocks, AdamW [2]_ for everything else.
 
 References
 ----------
