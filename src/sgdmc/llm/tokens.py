@@ -4,16 +4,17 @@ A state is written as a *block* of tokens: a lead (mostly empty), a path, a tail
 where it is a token of its own). Over all states the paths form a tree in which every node of one
 level has the same number of children, and whose leaves in order are the states:
 
-================  ==========  =================  ==========================
-tokenizer         text        path of 523        tree of 1000 states
-================  ==========  =================  ==========================
-shipped           ``523,``    ``523,``           1000
-Llama-3           ``523,``    ``523``            1000
-Llama-2, Gemma    ``523,``    ``5`` ``2`` ``3``  10 · 10 · 10
-GPT-2             `` 5 2 3 ,``  `` 5`` `` 2`` `` 3``  10 · 10 · 10
-================  ==========  =================  ==========================
+==============  ===========  =================  ===================
+tokenizer       text         path of 523        tree of 1000 states
+==============  ===========  =================  ===================
+shipped         ``523,``     ``523,``           1000
+Llama-3         ``523,``     ``523``            1000
+Llama-2, Gemma  ``523,``     ``5`` ``2`` ``3``  10 · 10 · 10
+GPT-2           ``5 2 3 ,``  ``5`` ``2`` ``3``  10 · 10 · 10
+==============  ===========  =================  ===================
 
-Nothing of this table is written into the code: blocks are read off the tokenizer's own output.
+GPT-2's tokens begin with the space before them. Nothing of this table is written into the
+code: blocks are read off the tokenizer's own output.
 """
 
 from __future__ import annotations
