@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +51,7 @@ def key_the_cache(app: Sphinx, config: Config) -> None:
 def mend_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
-    """Drop the script that is declared twice, and offer the chapter as a notebook."""
+    """Drop the script that is declared twice."""
     if "script_files" in context:
         context["script_files"] = [
             script
@@ -60,20 +59,6 @@ def mend_page(
             if "THEBE_JS_URL" not in str(getattr(script, "attributes", {}).get("body", ""))
             and "thebe" not in str(script)
         ]
-    executed = Path(app.outdir).parent / "jupyter_execute" / f"{pagename}.ipynb"
-    if doctree is not None and executed.is_file():
-        copy = Path(app.outdir) / "_sources" / f"{pagename}.ipynb"
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(_without_outputs(executed), encoding="utf-8")
-        context["ipynb_source"] = f"{pagename}.ipynb"
-
-
-def _without_outputs(executed: Path) -> str:
-    notebook = json.loads(executed.read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell.update(outputs=[], execution_count=None)
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
