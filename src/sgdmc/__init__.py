@@ -20,9 +20,12 @@ from sgdmc.forecasting.exact import exact_kernel
 from sgdmc.forecasting.forecast import Forecast, forecast
 from sgdmc.forecasting.scaling import fit_power_law, in_context_curve
 from sgdmc.forecasting.scores import score_forecast
+from sgdmc.forecasting.trial_report import TrialSpec
+from sgdmc.forecasting.trials import run_trials
 from sgdmc.llm.reader import next_state_laws
 from sgdmc.sgd.custom import NumbaProblem, TorchProblem
 from sgdmc.sgd.exact import ulam_kernel
+from sgdmc.sgd.network import AffineSubspaceProblem, MLPProblem
 from sgdmc.sgd.problems import (
     LeastSquares,
     LogisticRegression,
@@ -38,6 +41,7 @@ from sgdmc.transport.barycenter import debiased_barycenter
 __version__ = version("sgdmc")
 
 __all__ = [
+    "AffineSubspaceProblem",
     "DivergedError",
     "Forecast",
     "Grid",
@@ -45,10 +49,12 @@ __all__ = [
     "Kernel",
     "LeastSquares",
     "LogisticRegression",
+    "MLPProblem",
     "NumbaProblem",
     "Run",
     "SineRegression",
     "TorchProblem",
+    "TrialSpec",
     "bhattacharyya",
     "complete_kernel",
     "count_transitions",
@@ -67,6 +73,7 @@ __all__ = [
     "next_state_laws",
     "relaxation_time",
     "run_sgd",
+    "run_trials",
     "score_forecast",
     "simulate_chain",
     "spectral_gap",

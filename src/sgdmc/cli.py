@@ -1,4 +1,5 @@
-"""The command line: ``sgdmc demo | forecast | kernel | scaling | benchmark | pretrain | info``.
+"""The command line: ``sgdmc demo | forecast | kernel | scaling | benchmark | trials | pretrain |
+info``.
 
 Exit code 0 for success, 2 with one line for anything the user can mend (``--debug`` shows the
 traceback), 130 after Ctrl-C.
@@ -103,6 +104,17 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler to run tasks on")
     benchmark.add_argument("--quick", action="store_true", help="a few seconds' worth, for tests")
     benchmark.add_argument("--seed", type=int, default=0, help="covers every draw")
+
+    trials = _command(commands, "trials", _trials, "final losses of networks never trained")
+    trials.add_argument("--out", type=Path, default=Path("sgdmc-trials"), help="resumable")
+    trials.add_argument("--model", default="shipped", help="'shipped', a folder, or a Hub id")
+    trials.add_argument("--dims", type=_integers, default=(3,), help="subspace dimensions, 1 to 5")
+    trials.add_argument("--runs", type=_integers, default=(1, 3, 10), help="observed runs")
+    trials.add_argument("--methods", default="llm", help="comma-separated, as for forecast")
+    trials.add_argument("--starts", type=int, default=50, help="starts that are never trained")
+    trials.add_argument("--steps", type=int, default=400, help="SGD steps of a run")
+    trials.add_argument("--repeats", type=int, default=1, help="how often other runs are observed")
+    trials.add_argument("--seed", type=int, default=0, help="covers every draw")
 
     pretrain = _command(commands, "pretrain", _pretrain, "train the shipped model anew")
     pretrain.add_argument("--out", type=Path, required=True, help="folder for model and checkpoint")
@@ -305,6 +317,40 @@ def _benchmark(options: argparse.Namespace) -> None:
         writer.writerows(rows)
     save_figure(figure_benchmark(cells), options.out, "benchmark")
     print(f"Records, cells.csv and the figure are in {options.out}{os.sep}")
+
+
+def _trials(options: argparse.Namespace) -> None:
+    from sgdmc.forecasting.trial_report import TrialSpec
+    from sgdmc.forecasting.trials import run_trials
+    from sgdmc.show.terminal import Progress, print_table
+
+    spec = TrialSpec(
+        dims=options.dims,
+        n_runs=options.runs,
+        n_repeats=options.repeats,
+        n_starts=options.starts,
+        n_steps=options.steps,
+        methods=tuple(m.strip() for m in options.methods.split(",")),
+        model=options.model,
+        seed=options.seed,
+    )
+    with Progress(len(spec.jobs()), "tasks") as progress:
+        report = run_trials(spec, out=options.out, on_done=progress.show)
+    rows = report.rows()
+    shown = [
+        {k: v for k, v in row.items() if k not in ("10% error", "90% error", "evaluations")}
+        for row in rows
+    ]
+    print_table(shown, title=f"distribution of {spec.n_starts} final losses (nats)")
+    with (options.out / "trials.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"Records and trials.csv are in {options.out}{os.sep}")
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def _pretrain(options: argparse.Namespace) -> None:
