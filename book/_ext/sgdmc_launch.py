@@ -1,8 +1,8 @@
 """Chapters as notebooks: to download, and to open on Binder or Colab.
 
-``sgdmc_launch`` in ``_config.yml`` says where the project is published. With an empty ``repository``
-it is the remote that this copy was cloned from; without one, buttons lead to the page that tells how
-to run a notebook elsewhere. Nothing is requested before a button is pressed.
+``sgdmc_launch`` in ``_config.yml`` says where the project is published. With an empty
+``repository`` it is the remote that this copy was cloned from; without one, buttons lead to the
+page that tells how to run a notebook elsewhere. Nothing is requested before a button is pressed.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -31,6 +33,41 @@ FLAGS = (
 class _Handler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         """Keep quiet: tests look at responses, not at the log."""
+
+
+def _extension(name: str) -> ModuleType:
+    path = ROOT / "book" / "_ext" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def book_extension() -> ModuleType:
+    """What keys the book's cache."""
+    return _extension("sgdmc_book")
+
+
+@pytest.fixture(scope="session")
+def reference_extension() -> ModuleType:
+    """What writes the reference."""
+    return _extension("sgdmc_reference")
+
+
+@pytest.fixture(scope="session")
+def launch_extension() -> ModuleType:
+    """What makes notebooks and buttons."""
+    return _extension("sgdmc_launch")
+
+
+@pytest.fixture
+def git_folder(tmp_path: Path) -> Path:
+    """An empty repository."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
