@@ -17,7 +17,7 @@ from urllib.parse import quote
 from sphinx.application import Sphinx
 
 ELSEWHERE = "reference/elsewhere"
-INDEX_BLOCK = re.compile(r"^```\{index\}\n.*?^```\n+", re.MULTILINE | re.DOTALL)
+INDEX_BLOCK = re.compile(r"^```\{index\}.*\n```\n*", re.MULTILINE)
 
 
 def published(settings: dict[str, str], folder: Path) -> str:
