@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from sgdmc._core import validate
+from sgdmc.chain.moves import interpolate_rows
 
 __all__ = ["ar1_kde_kernel", "ar1_kernel", "kernel_smoothed_kernel"]
 
@@ -27,6 +28,8 @@ Array = NDArray[np.float64]
 _NEXT_WIDTHS = np.array([0.4, 0.7, 1.2, 2.0, 3.0, 4.5, 7.0, 11.0])
 _PRESENT_WIDTHS = np.array([3.0, 8.0, 20.0, 1000.0])
 _JUDGES = 200
+# On finer grids the rows are computed at about so many states and interpolated between them.
+_KNOTS = 250
 _UNIFORM = 0.01
 
 
@@ -193,7 +196,9 @@ def _smooth(x: Array, y: Array, mean: Array, fitted: Array, n: int, present_widt
         for next_width in _NEXT_WIDTHS * unit:
             score = _leave_one_out(x, y, fitted, judges, present_width, next_width, n, _UNIFORM)
             best = max(best, (score, present_width, next_width))
-    rows = _rows(x, y - fitted, mean, best[1], best[2], n)
+    at = np.unique(np.append(np.arange(0, n, max(1, n // _KNOTS)), n - 1))
+    rows = _rows(x, y - fitted, mean, best[1], best[2], n, at)
+    rows = interpolate_rows(rows, at)
     return np.asarray((1.0 - _UNIFORM) * rows + _UNIFORM / n, dtype=np.float64)
 
 
@@ -229,9 +234,9 @@ def _leave_one_out(x, y, fitted, judges, present_width, next_width, n, uniform):
 
 
 @njit(cache=True)
-def _rows(x, residual, mean, present_width, next_width, n):  # type: ignore[no-untyped-def]
-    rows = np.zeros((n, n))
-    for s in range(n):
+def _rows(x, residual, mean, present_width, next_width, n, at):  # type: ignore[no-untyped-def]
+    rows = np.zeros((at.size, n))
+    for i, s in enumerate(at):
         nearest = np.abs(x - s - 0.5).min()
         for j in range(x.size):
             gap = ((x[j] - s - 0.5) ** 2 - nearest**2) / (2 * present_width**2)
@@ -244,7 +249,7 @@ def _rows(x, residual, mean, present_width, next_width, n):  # type: ignore[no-u
             below = _phi((first - centre) / next_width)
             for k in range(first, last):
                 above = _phi((k + 1 - centre) / next_width)
-                rows[s, k] += weight * (above - below)
+                rows[i, k] += weight * (above - below)
                 below = above
-        rows[s] /= rows[s].sum()
+        rows[i] /= rows[i].sum()
     return rows

@@ -86,13 +86,13 @@ class _Bench:
     starts: Array
     horizon: int
     model: str
-    kernels: dict[tuple[Any, ...], Kernel] = field(default_factory=dict)
+    kernels: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def estimate(self, method: str, coupling: str = "auto") -> Any:
         """Estimate a kernel with its rows unfilled, once for each method and coupling."""
         key = (method, coupling)
         if key not in self.kernels:
-            self.kernels[key] = estimate_kernel(  # type: ignore[assignment]
+            kernel = estimate_kernel(
                 self.run,
                 method=method,
                 model=self.model,
@@ -101,6 +101,8 @@ class _Bench:
                 cover=self.starts,
                 horizon=self.horizon,
             )
+            # "auto" is one of the others: it need not be read again under that name.
+            self.kernels[key] = self.kernels[method, kernel.coupling] = kernel
         return self.kernels[key]
 
     def filled(self, method: str, coupling: str, completion: str) -> Kernel:
@@ -144,7 +146,8 @@ def _exact(bench: _Bench) -> Forecaster | None:
 
 
 METHODS: dict[str, Callable[[_Bench], Forecaster | None]] = {
-    "LLM": _blocks("llm", "auto", "probe"),
+    "LLM": _blocks("llm", "auto", "barycenter"),
+    "LLM, probe": _blocks("llm", "auto", "probe"),
     **{
         f"LLM blocks, {c}": _blocks("llm", "blocks", c)
         for c in ("barycenter", "increments", "quantiles", "nearest", "probe")

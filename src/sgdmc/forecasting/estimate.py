@@ -155,7 +155,7 @@ def estimate_kernel(
     notes = [why_lag, why_coupling]
     if method == "llm":
         found, note = _read(
-            rotated, spanned, grid, n_lag, model, mirror, max_context, device, dtype, progress
+            rotated, grid, n_lag, model, mirror, max_context, device, dtype, progress
         )
         notes.append(note)
     else:
@@ -289,7 +289,6 @@ def _joint(
 
 def _read(
     rotated: list[NDArray[np.float64]],
-    spanned: NDArray[np.float64],
     grid: Grid,
     lag: int,
     model: str | LanguageModel,
@@ -299,22 +298,26 @@ def _read(
     dtype: str | None,
     progress: bool,
 ) -> tuple[list[BlockRows], str]:
-    """Rows of every coordinate off the model, at the coarsest digits that it can write."""
+    """Rows of every coordinate off the model, at the coarsest digits that it can write.
+
+    The model's grid spans the runs alone: a series that fills a small part of the digits says
+    little of its slope, and a model's guesses far outside of it are those of its prior.
+    """
     from sgdmc.llm.model import load_model
 
     language_model = load_model(model, device=device, dtype=dtype)
     read_digits = next(
         (d for d in range(grid.digits, 4) if language_model.supports(d)), grid.digits
     )
-    fine = Grid.fit(spanned, digits=read_digits)
+    fine = Grid.fit(np.concatenate(rotated), digits=read_digits)
     states = [fine.encode(z) for z in rotated]
     found = [
         llm_block(
             [s[:, i] for s in states],
-            n_states=grid.n_states,
+            edges=grid.edges[i],
+            read_edges=fine.edges[i],
             lag=lag,
             model=language_model,
-            read_digits=read_digits,
             mirror=mirror,
             max_context=max_context,
             progress=progress,
@@ -325,7 +328,10 @@ def _read(
 
 
 def _fill(block: BlockRows, completion: str | None, reg: float | None) -> NDArray[np.float64]:
-    if block.known.all() or completion == "probe":
+    if completion == "probe" and block.probed is not None:
+        # The model's grid may end before the kernel's does.
+        return complete(block.rows, block.probed, reg=reg, backend="cpp")
+    if block.known.all():
         return block.rows
     if completion is None:
         rows = block.rows.copy()

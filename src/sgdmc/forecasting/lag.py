@@ -59,7 +59,14 @@ def choose_lag(run: Run, *, digits: int, horizon: int | None = None) -> tuple[in
         if rms.min() >= _MIN_BINS:
             break
         lag = min(longest, max(lag + 1, int(lag * 1.25)))
+    lag = _dividing(ahead, lag, longest)
     return lag, (
         f"lag {lag}: one kernel step stands for {lag} SGD steps, so that {ahead} steps are "
         f"{ahead / lag:.3g} kernel steps away"
     )
+
+
+def _dividing(ahead: int, lag: int, longest: int) -> int:
+    """Return the divisor of the horizon nearest to ``lag``, if one is within a third of it."""
+    near = [k for k in range(1, longest + 1) if ahead % k == 0 and 0.75 * lag <= k <= 1.34 * lag]
+    return min(near, key=lambda k: abs(k - lag)) if near else lag

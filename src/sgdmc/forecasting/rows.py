@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from sgdmc.chain.moves import interpolate_rows
 from sgdmc.chain.smoothing import ar1_kde_kernel, ar1_kernel
 from sgdmc.chain.transitions import count_transitions
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from sgdmc.llm.model import LanguageModel
 
 __all__ = ["ROW_ESTIMATORS", "BlockRows", "count_blocks", "llm_block", "phases"]
+
+# Present states that a model is asked about; rows between them are moved mixtures of the two.
+_KNOTS = 250
 
 Array = NDArray[np.float64]
 States = NDArray[np.integer]
@@ -36,11 +40,14 @@ class BlockRows:
     known : ndarray, shape (n,), bool
         Rows that rest on more than completion.
     off_state_mass : ndarray, shape (n,)
+    probed : ndarray, shape (n,), bool, or None
+        Rows that a language model was asked for, visited or not; the others are zero.
     """
 
     rows: Array
     known: NDArray[np.bool_]
     off_state_mass: Array
+    probed: NDArray[np.bool_] | None = None
 
 
 def count_blocks(series: Sequence[States], *, n_states: int, lag: int) -> NDArray[np.int64]:
@@ -138,62 +145,92 @@ def phases(series: Sequence[States], *, lag: int, budget: int) -> list[States]:
 def llm_block(
     series: Sequence[States],
     *,
-    n_states: int,
+    edges: Array,
+    read_edges: Array,
     lag: int,
     model: LanguageModel,
-    read_digits: int,
     mirror: bool = True,
     max_context: int | None = None,
     progress: bool = False,
 ) -> BlockRows:
-    """Read every row of one coordinate's kernel off a language model.
+    """Read the rows of one coordinate's kernel off a language model.
 
-    The model sees the lagged series, one line a phase, and then each state in turn as a
-    hypothetical present one (a counterfactual probe that opens one more line).
+    The model sees the lagged series on a grid of its own, which the runs fill, one line a phase,
+    and then each state in turn as a hypothetical present one (a counterfactual probe that opens
+    one more line). Its laws are then pooled on the kernel's bins, which may reach further.
 
     Parameters
     ----------
     series : sequence of (T_c,) integer arrays
-        States on ``10**read_digits`` bins.
-    n_states : int
-        States of the kernel; a divisor of ``10**read_digits``. Rows are averaged over the finer
-        present states, and finer next states pooled.
+        States on the model's grid.
+    edges : ndarray, shape (n + 1,)
+        Bin edges of the kernel.
+    read_edges : ndarray, shape (10**digits + 1,)
+        Bin edges of the model's grid; bins no wider than the kernel's.
     lag : int
     model : LanguageModel
-    read_digits : int
-        Digits of the numbers that the model reads.
     mirror : bool
-        Average with the law read off the mirrored series.
+        Average with the mirrored series.
+    max_context : int, optional
+        Tokens of context at most.
+    progress : bool
+
+    Returns
+    -------
+    BlockRows
+        ``probed`` are the bins whose greater part the model's grid covers.
+
+    Raises
+    ------
+    ValueError
+        If the lagged series does not fit into the model's context.
     """
     from sgdmc.llm.reader import next_state_laws
     from sgdmc.llm.tokens import token_map
 
-    fine = 10**read_digits
-    pool = fine // n_states
-    tokens = token_map(model, digits=read_digits)
-    slot = tokens.slots[0]
-    # Without a newline among the tokens neither phases nor probes can stand on lines of their own.
+    n_read = len(read_edges) - 1
+    tokens = token_map(model, digits=round(np.log10(n_read)))
+    width = tokens.slots[0].width
+    # The lines of a text keep the probes apart from the series, where the model can read them.
     lines = tokens.run_tail is not None
-    width = len(slot.lead) + slot.depth + len(slot.tail)
     limit = min(model.max_context, max_context or model.max_context)
-    # Room is left for the prefix and for the number that a probe appends.
-    budget = (limit - 4) // width - 1
-    context = phases(series, lag=lag, budget=budget)
+    context = phases(series, lag=lag, budget=(limit - 4) // width - 2)
     if not lines and len(series) == 1:
         context = context[:1]
-    offsets = np.arange(pool) if pool <= 5 else np.arange(pool // 10, pool, 2 * pool // 10)
-    probe = (np.arange(n_states)[:, None] * pool + offsets).ravel()
-    rows, off = next_state_laws(
+    probe = np.unique(np.append(np.arange(0, n_read, max(1, n_read // _KNOTS)), n_read - 1))
+    laws, off = next_state_laws(
         context,
         model=model,
-        digits=read_digits,
+        digits=round(np.log10(n_read)),
         probe=probe,
         probe_as="run" if lines else "continuation",
         mirror=mirror,
         max_context=max_context,
         progress=progress,
     )
-    rows = rows.reshape(n_states, len(offsets), n_states, pool).sum(axis=3).mean(axis=1)
-    rows = rows / rows.sum(axis=1, keepdims=True)
-    known = count_blocks([s // pool for s in series], n_states=n_states, lag=lag).sum(axis=1) > 0
-    return BlockRows(rows, known, off.reshape(n_states, len(offsets)).mean(axis=1))
+    laws = interpolate_rows(laws, probe)
+    off = np.interp(np.arange(n_read), probe, off)
+    share = _overlaps(read_edges, edges)
+    asked = share.sum(axis=0)
+    visited = np.concatenate([s[:-lag] for s in series if len(s) > lag])
+    seen = np.bincount(visited, minlength=n_read) @ share > 0
+    covered = asked * (read_edges[1] - read_edges[0]) > 0.5 * np.diff(edges)
+    probed = (asked > 0) & (covered | seen)
+    weight = np.where(probed, asked, 1.0)
+    rows = np.where(probed[:, None], (share.T @ (laws @ share)) / weight[:, None], 0.0)
+    rows[probed] /= rows[probed].sum(axis=1, keepdims=True)
+    return BlockRows(
+        rows, seen & probed, np.where(probed, share.T @ off / weight, np.nan), probed
+    )
+
+
+def _overlaps(fine: Array, coarse: Array) -> Array:
+    """Share of each fine bin that lies in each coarse one: (n_fine, n_coarse).
+
+    What lies beyond the coarse bins counts to the outermost of them.
+    """
+    reach = coarse.copy()
+    reach[0], reach[-1] = min(coarse[0], fine[0]), max(coarse[-1], fine[-1])
+    low = np.maximum(fine[:-1, None], reach[None, :-1])
+    high = np.minimum(fine[1:, None], reach[None, 1:])
+    return np.asarray(np.maximum(high - low, 0.0) / np.diff(fine)[:, None])

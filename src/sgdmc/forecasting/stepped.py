@@ -18,6 +18,8 @@ from sgdmc.forecasting.coupling import lagged_pairs, var1_fit
 
 __all__ = ["STEPPED", "SteppedKernel", "stepped_kernel"]
 
+_MAX_ANCHORS = 200
+
 Array = NDArray[np.float64]
 Step = Callable[[Array, np.random.Generator], Array]
 
@@ -90,40 +92,49 @@ def _knn(before: Array, after: Array) -> Step:
 
 
 def _local_linear(before: Array, after: Array) -> Step:
-    """Weighted line through the nearest pairs, tricube weights; its residuals are the noise."""
+    """Weighted lines through the nearest pairs, tricube weights; their residuals are the noise.
+
+    Lines are fitted at anchors, observed points spread over the runs, and the nearest one is used.
+    """
     scale = _unit(before)
     tree = cKDTree(before / scale)
     dim = before.shape[1]
     k = min(len(before), max(4 * dim + 4, min(round(0.25 * len(before)), 150)))
-
-    def fit(theta: Array) -> tuple[Array, Array]:
-        gaps, near = tree.query(theta / scale, k=k)
-        gaps, near = (
-            np.asarray(gaps).reshape(len(theta), k),
-            np.asarray(near).reshape(len(theta), k),
-        )
-        weights = (1 - np.minimum(gaps / (gaps[:, -1:] * 1.001 + 1e-300), 1.0) ** 3) ** 3 + 1e-6
-        x = (before[near] - theta[:, None]) / scale
-        design = np.concatenate([np.ones((*x.shape[:2], 1)), x], axis=2)
-        moved = after[near] - before[near]
-        weighted = design * weights[..., None]
-        gram = np.swapaxes(design, 1, 2) @ weighted + 1e-6 * weights.sum(1)[:, None, None] * np.eye(
-            dim + 1
-        )
-        coefficients = np.linalg.solve(gram, np.swapaxes(weighted, 1, 2) @ moved)
-        residuals = moved - design @ coefficients
-        return coefficients[:, 0], np.where(weights[..., None] > 0, residuals, 0.0)
+    anchors = _spread(before / scale, _MAX_ANCHORS) * scale
+    gaps, near = tree.query(anchors / scale, k=k)
+    gaps, near = np.asarray(gaps).reshape(-1, k), np.asarray(near).reshape(-1, k)
+    weights = (1 - np.minimum(gaps / (gaps[:, -1:] * 1.001 + 1e-300), 1.0) ** 3) ** 3 + 1e-6
+    x = (before[near] - anchors[:, None]) / scale
+    design = np.concatenate([np.ones((*x.shape[:2], 1)), x], axis=2)
+    moved = after[near] - before[near]
+    weighted = design * weights[..., None]
+    ridge = 1e-6 * weights.sum(1)[:, None, None] * np.eye(dim + 1)
+    gram = np.swapaxes(design, 1, 2) @ weighted + ridge
+    coefficients = np.linalg.solve(gram, np.swapaxes(weighted, 1, 2) @ moved)
+    residuals = (moved - design @ coefficients)[:, : min(k, max(8, k // 4))]
+    places = cKDTree(anchors / scale)
 
     def step(theta: Array, rng: np.random.Generator) -> Array:
-        out = np.empty_like(theta)
-        for first in range(0, len(theta), 4096):
-            part = theta[first : first + 4096]
-            mean, residuals = fit(part)
-            picked = rng.integers(min(k, max(8, k // 4)), size=len(part))
-            out[first : first + 4096] = part + mean + residuals[np.arange(len(part)), picked]
-        return out
+        which = np.asarray(places.query(theta / scale)[1])
+        off = (theta - anchors[which]) / scale
+        mean = coefficients[which, 0] + np.einsum("mi,mij->mj", off, coefficients[which, 1:])
+        picked = rng.integers(residuals.shape[1], size=len(theta))
+        return np.asarray(theta + mean + residuals[which, picked])
 
     return step
+
+
+def _spread(points: Array, count: int) -> Array:
+    """At most ``count`` of the points, each far from the others (Gonzalez 1985)."""
+    if len(points) <= count:
+        return points
+    picks = np.empty(count, dtype=np.int64)
+    picks[0] = 0
+    gap = np.full(len(points), np.inf)
+    for i in range(1, count):
+        gap = np.minimum(gap, ((points - points[picks[i - 1]]) ** 2).sum(axis=1))
+        picks[i] = int(np.argmax(gap))
+    return points[picks]
 
 
 STEPPED: dict[str, Callable[[Array, Array], Step]] = {

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgdmc._core import backend as kernels
 from sgdmc._core import validate
+from sgdmc.chain.moves import move_rows
 from sgdmc.transport.barycenter import SUM_TOLERANCE, debiased_barycenters
 
 __all__ = ["COMPLETIONS", "complete"]
@@ -156,8 +157,10 @@ def complete(
         slope = np.zeros(len(missing))
     else:
         slope = np.array([_slope(dictionary, states, counts[states], int(s)) for s in missing])
-    for row, s, shift in zip(filled, missing, slope * move, strict=True):
-        out[s] = _moved(row, float(shift)) if abs(shift) > 1e-9 else row
+    shift = slope * move
+    out[missing] = filled
+    moved = np.abs(shift) > 1e-9
+    out[missing[moved]] = move_rows(filled[moved], shift[moved])
     return out
 
 
@@ -262,14 +265,3 @@ def _slope(rows: Array, states: Index, visits: Array, s: int) -> float:
     w = w / w.sum()
     centred = states - w @ states
     return float(np.clip((w @ (centred * means)) / (w @ centred**2), 0.0, 1.0))
-
-
-def _moved(row: Array, shift: float) -> Array:
-    """A histogram moved by a number of bins; what passes an edge stays on it."""
-    n = len(row)
-    whole = int(np.floor(shift))
-    part = shift - whole
-    out = np.zeros(n)
-    for move, share in ((whole, 1.0 - part), (whole + 1, part)):
-        np.add.at(out, np.clip(np.arange(n) + move, 0, n - 1), share * row)
-    return out
