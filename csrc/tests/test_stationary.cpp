@@ -1,6 +1,8 @@
-// State reduction: invariance of the result, full and banded routes, absorption, the group inverse.
+// State reduction: full and banded routes, absorption, the group inverse; the check of rows.
 #include "check.hpp"
+#include "sgdmc/group_inverse.hpp"
 #include "sgdmc/random.hpp"
+#include "sgdmc/rows.hpp"
 #include "sgdmc/stationary.hpp"
 
 using namespace sgdmc;
@@ -74,27 +76,66 @@ CASE(a_state_without_a_way_down_is_reported) {
 }
 
 CASE(krylov_space_of_the_group_inverse) {
-  const std::ptrdiff_t n = 90, steps = 7;
-  const auto p = chain(n, 2, 3);
+  const std::ptrdiff_t n = 90, steps = 30;
+  const auto p = chain(n, 3, 2);
   const Csr sparse(p, n);
-  std::vector<double> h((steps + 1) * steps), basis((steps + 1) * n);
+  std::vector<double> h((steps + 1) * steps), basis((steps + 1) * n), pi(n);
   for (std::ptrdiff_t i = 0; i < n; ++i) basis[i] = std::cos(static_cast<double>(i));
   Stop stop;
-  CHECK(group_inverse_krylov(sparse.values.data(), sparse.columns.data(), sparse.starts.data(), n, 2, 3,
-                             steps, h.data(), basis.data(), 1, stop) == steps);
-  // (I - P) G v = v for centred v: check it for the first basis vector. The equation of state 0 follows
-  // from the others, up to rounding over pi_0.
-  std::vector<double> pi(n);
-  CHECK(stationary_dense(p.data(), n, pi.data(), 1, stop) == -1);
+  const GroupInverse inverse(ReducedBand(sparse.values.data(), sparse.columns.data(), sparse.starts.data(), n,
+                                         3, 2, 1, stop),
+                             pi.data());
+  CHECK(inverse.reduced().bad == -1 && inverse.accurate());
+  std::vector<std::ptrdiff_t> asked;
+  const auto enough = [&](std::ptrdiff_t m) {
+    asked.push_back(m);
+    return m == 16;
+  };
+  CHECK(group_inverse_krylov(inverse, steps, h.data(), basis.data(), enough, stop) == 16);
+  CHECK((asked == std::vector<std::ptrdiff_t>{8, 12, 16}));
+  // (I - P) G v = v for v with pi v = 0: check it for the first basis vector, in the balanced length.
+  std::vector<double> image(n, 0.0);
+  for (std::ptrdiff_t j = 0; j < n; ++j) {
+    for (std::ptrdiff_t k = 0; k < 2; ++k) image[j] += h[k * steps] * basis[k * n + j];
+    image[j] /= std::sqrt(pi[j]);
+  }
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     double left = 0;
-    for (std::ptrdiff_t j = 0; j < n; ++j) {
-      double image = 0;
-      for (std::ptrdiff_t k = 0; k < 2; ++k) image += h[k * steps] * basis[k * n + j];
-      left += ((i == j) - p[i * n + j]) * image;
-    }
-    CHECK(pi[i] * std::fabs(left - basis[i]) < 1e-13);
+    for (std::ptrdiff_t j = 0; j < n; ++j) left += ((i == j) - p[i * n + j]) * image[j];
+    CHECK(std::fabs(std::sqrt(pi[i]) * left - basis[i]) < 1e-13);
   }
+}
+
+CASE(a_first_state_of_little_mass_is_not_accurate) {
+  const std::ptrdiff_t n = 90;
+  const auto p = chain(n, 2, 3);
+  const Csr sparse(p, n);
+  std::vector<double> pi(n);
+  Stop stop;
+  const GroupInverse inverse(ReducedBand(sparse.values.data(), sparse.columns.data(), sparse.starts.data(), n,
+                                         2, 3, 1, stop),
+                             pi.data());
+  CHECK(!inverse.accurate() && pi[0] < 1e-9);
+}
+
+CASE(rows_are_checked_in_one_pass) {
+  const std::ptrdiff_t n = 70;
+  auto p = chain(n, 3, 5);
+  const auto full = [&] { return check_full_rows(p.data(), n, 1e-6).good; };
+  const auto sparse = [&](const Csr& m) {
+    return check_sparse_rows(m.values.data(), m.columns.data(), m.starts.data(), n, 1e-6);
+  };
+  Csr rows(p, n);
+  CHECK(full() && sparse(rows).good && sparse(rows).lower == 3 && sparse(rows).upper == 5);
+  for (const double wrong : {-0.1, 0.9, std::nan(""), HUGE_VAL}) {
+    const double kept = p[n + 1], other = rows.values[5];
+    p[n + 1] = rows.values[5] = wrong;
+    CHECK(!full() && !sparse(rows).good);
+    p[n + 1] = kept, rows.values[5] = other;
+  }
+  rows = Csr(chain(n, 3, 5), n);
+  rows.columns[0] = static_cast<int>(n);
+  CHECK(!sparse(rows).good);
 }
 
 int main() { return check::run(); }

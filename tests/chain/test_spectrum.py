@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.linalg import eigh_tridiagonal
 
 from sgdmc.chain.absorption import absorption_probabilities
 from sgdmc.chain.classes import communicating_classes, period
@@ -312,12 +313,49 @@ def test_bad_targets():
 
 
 @pytest.mark.parametrize("n", [550, 900])
-def test_gap_of_a_walk_with_drift(n):
+@pytest.mark.parametrize("up", [0.4, 0.6])
+def test_gap_of_a_walk_with_drift(n, up):
     """Eigenvalues 1 and ``2 sqrt(pq) cos(k π / n)``; stationary masses span a hundred decades."""
-    p, q = 0.4, 0.6
+    p, q = up, 1 - up
     main = np.zeros(n)
     main[0], main[-1] = q, p
     P = sp.diags_array([np.full(n - 1, q), main, np.full(n - 1, p)], offsets=[-1, 0, 1]).tocsr()
     assert stationary_distribution(P).min() < 1e-90
     expected = 1 - 2 * np.sqrt(p * q) * np.cos(np.pi / n)
-    assert spectral_gap(0.9 * P + 0.1 * sp.eye_array(n)) == pytest.approx(0.9 * expected, rel=1e-6)
+    assert spectral_gap(0.9 * P + 0.1 * sp.eye_array(n)) == pytest.approx(0.9 * expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("wells", [1, 2])
+def test_gap_of_walks_down_hill(wells):
+    """Symmetric after balancing: an eigenvalue solver for symmetric matrices knows the gap."""
+    n = 700
+    x = np.linspace(-1, 1, n)
+    hill = 100 * x**2 if wells == 1 else 60 * (x**2 - 0.4) ** 2
+    up = 0.3 * np.minimum(1, np.exp(hill[:-1] - hill[1:]))
+    down = 0.3 * np.minimum(1, np.exp(hill[1:] - hill[:-1]))
+    stay = 1 - np.append(up, 0) - np.append(0, down)
+    P = sp.csr_array(sp.diags_array([down, stay, up], offsets=[-1, 0, 1]))
+    assert stationary_distribution(P)[0] < 1e-8
+    expected = 1 - eigh_tridiagonal(stay, np.sqrt(up * down), eigvals_only=True)[-2]
+    assert spectral_gap(P) == pytest.approx(expected, rel=1e-7)
+
+
+def test_gap_of_a_slow_rotation_beside_a_nearer_real_eigenvalue():
+    """The real eigenvalue 0.995 is nearer to one than the pair of larger modulus."""
+    m = 300
+    turn = 0.5 * sp.eye_array(m) + 0.5 * sp.csr_array(np.roll(np.eye(m), 1, axis=1))
+    swap = np.array([[0.9975, 0.0025], [0.0025, 0.9975]])
+    P = sp.csr_array(sp.kron(turn, swap))
+    assert spectral_gap(P) == pytest.approx(1 - np.cos(np.pi / m), rel=1e-8)
+
+
+def test_duplicate_entries_and_64_bit_indices_of_a_sparse_chain():
+    P = sp.csr_array(
+        (np.array([0.4, 0.3, 0.3, 1.2, -0.2]), np.array([1, 0, 0, 0, 0]), np.array([0, 3, 5])),
+        shape=(2, 2),
+    )
+    assert stationary_distribution(P).round(12).tolist() == [0.714285714286, 0.285714285714]
+    wide = sp.csr_array(birth_death(9, 0.3, 0.3))
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    np.testing.assert_allclose(stationary_distribution(wide), 1 / 9, rtol=1e-13)
+    assert P.nnz == 5

@@ -67,13 +67,24 @@ def test_states_without_a_way_down_are_reported(name):
     assert backend(name).absorption_dense(P, 2, 1)[1] == 2
 
 
-def test_krylov_space_of_the_group_inverse():
+@pytest.mark.parametrize("steep", [1.0, 1e-280])
+def test_krylov_space_of_the_group_inverse(steep):
     P = chain(90, 3, 4) * 0.7 + 0.3 * np.eye(90)
+    P[1:50, 0] += 1.0
+    P[0, 1:50] *= steep
+    P /= P.sum(axis=1, keepdims=True)
     start = np.cos(np.arange(90.0))
-    expected, steps = backend("numpy").group_inverse_krylov(*csr(P), 3, 4, start, 12, 1)
-    found, done = backend("cpp").group_inverse_krylov(*csr(P), 3, 4, start, 12, 1)
+    arguments = (*csr(P), 50, 50, start, 12)
+    expected, law, steps = backend("numpy").group_inverse_krylov(*arguments, lambda *_: False, 1)
+    found, pi, done = backend("cpp").group_inverse_krylov(*arguments, lambda *_: False, 1)
     assert steps == done == 12
+    np.testing.assert_allclose(pi, law, rtol=1e-11)
     np.testing.assert_allclose(found, expected, atol=1e-7 * np.abs(expected).max())
+    for name in ("numpy", "cpp"):
+        asked = []
+        backend(name).group_inverse_krylov(*arguments[:-1], 30, lambda _, m: asked.append(m), 1)  # noqa: B023
+        assert asked == [8, 12, 16, 24]
+        assert backend(name).group_inverse_krylov(*arguments, lambda *_: True, 1)[2] == 8
 
 
 def test_the_compiled_kernel_refuses_what_it_could_not_read():

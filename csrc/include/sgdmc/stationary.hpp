@@ -260,14 +260,22 @@ inline void stationary_from_reduced(const Band& a, double* pi) {
   for (std::ptrdiff_t i = 0; i < a.n; ++i) pi[i] /= total;
 }
 
-// Stationary law of a full row-stochastic matrix. Returns -1, or a state that leads to no lower one.
+// Row i of a matrix to be reduced, scaled to the same sum in every row.
+SGDMC_INLINE void copy_row(const double* from, std::ptrdiff_t n, double* to) {
+  const double unit = kReductionScale / detail::lane_sum(from, n);
+  for (std::ptrdiff_t j = 0; j < n; ++j) to[j] = from[j] * unit;
+}
+
+// Stationary law of a full matrix whose rows are scaled to sum to one. Returns -1, or a state that leads
+// to no lower one.
 inline std::ptrdiff_t stationary_dense(const double* p, std::ptrdiff_t n, double* pi, int n_threads,
                                        Stop& stop) {
   // Rows are a whole odd number of cache lines long, so that the rows of a tile do not share a set.
   const std::ptrdiff_t ld = ((n + 7) / 8 | 1) * 8;
   const auto work = std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>(n * ld));
-  for (std::ptrdiff_t i = 0; i < n; ++i)
-    for (std::ptrdiff_t j = 0; j < n; ++j) work[i * ld + j] = p[i * n + j] * kReductionScale;
+  dispatch([&](auto) SGDMC_BODY {
+    for (std::ptrdiff_t i = 0; i < n; ++i) copy_row(p + i * n, n, work.get() + i * ld);
+  });
   const Band a{work.get(), ld, n, std::max(n, kPanel), std::max(n, kPanel)};
   std::vector<double> sums(n);
   const std::ptrdiff_t bad = reduce_states(a, 1, sums.data(), n_threads, stop);
@@ -275,7 +283,8 @@ inline std::ptrdiff_t stationary_dense(const double* p, std::ptrdiff_t n, double
   return bad;
 }
 
-// A CSR matrix whose entries satisfy i - lower <= j <= i + upper, as a band that is reduced to one state.
+// A CSR matrix whose entries satisfy i - lower <= j <= i + upper, its rows scaled to the same sum, as a
+// band that is reduced to one state.
 struct ReducedBand {
   std::vector<double> work, sums;
   Band a;
@@ -289,12 +298,16 @@ struct ReducedBand {
     const std::ptrdiff_t width = lower + upper + 1 + 2 * room;
     work.resize(static_cast<std::size_t>(n * width + 16));
     a = Band{work.data() + lower + room, width - 1, n, lower, upper};
-    for (std::ptrdiff_t i = 0; i < n; ++i)
+    for (std::ptrdiff_t i = 0; i < n; ++i) {
+      double sum = 0.0;
+      for (Index e = starts[i]; e < starts[i + 1]; ++e) sum += values[e];
+      const double unit = kReductionScale / sum;
       for (Index e = starts[i]; e < starts[i + 1]; ++e) {
         const std::ptrdiff_t j = columns[e];
         if (j - i > upper || i - j > lower || j < 0 || j >= n) continue;
-        a.row(i)[j] += values[e] * kReductionScale;
+        a.row(i)[j] += values[e] * unit;
       }
+    }
     bad = reduce_states(a, 1, sums.data(), n_threads, stop);
   }
 };
@@ -308,82 +321,15 @@ std::ptrdiff_t stationary_banded(const double* values, const Index* columns, con
   return reduced.bad;
 }
 
-// Arnoldi's method for the group inverse G of I - P, whose eigenvalues are 1 / (1 - lambda): `hessenberg`
-// is (steps + 1, steps), `basis` (steps + 1, n) with the start in its first row. G y is the x with
-// (I - P) x = y - (pi y) 1 and pi x = 0, by I - P = (I - C) diag(s) (I - R) from the reduction. Returns
-// the steps done, fewer if the space is exhausted, or -1 - state for a state that leads to no lower one.
-template <class Index>
-std::ptrdiff_t group_inverse_krylov(const double* values, const Index* columns, const Index* starts,
-                                    std::ptrdiff_t n, std::ptrdiff_t lower, std::ptrdiff_t upper,
-                                    std::ptrdiff_t steps, double* hessenberg, double* basis, int n_threads,
-                                    Stop& stop) {
-  const ReducedBand reduced(values, columns, starts, n, lower, upper, n_threads, stop);
-  if (reduced.bad >= 0) return -1 - reduced.bad;
-  const Band& a = reduced.a;
-  std::vector<double> pi(n);
-  stationary_from_reduced(a, pi.data());
-  const auto centre = [&](double* x) {
-    double mean = 0.0;
-    for (std::ptrdiff_t i = 0; i < n; ++i) mean += pi[i] * x[i];
-    for (std::ptrdiff_t i = 0; i < n; ++i) x[i] -= mean;
-  };
-  const auto dot = [&](const double* x, const double* y) {
-    double lane[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    for (std::ptrdiff_t i = 0; i < n; ++i) lane[i % 8] += x[i] * y[i];
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
-  };
-  std::fill(hessenberg, hessenberg + (steps + 1) * steps, 0.0);
-  centre(basis);
-  double norm = std::sqrt(dot(basis, basis));
-  if (!(norm > 0)) return 0;
-  for (std::ptrdiff_t i = 0; i < n; ++i) basis[i] /= norm;
-  for (std::ptrdiff_t m = 0; m < steps; ++m) {
-    if (stop.requested()) throw Interrupted();
-    double* x = basis + (m + 1) * n;
-    std::copy_n(basis + m * n, n, x);
-    centre(x);
-    dispatch([&](auto) SGDMC_BODY {
-      for (std::ptrdiff_t i = n - 1; i >= 0; --i) {
-        const std::ptrdiff_t count = std::min(n - 1 - i, a.upper);
-        const double* c = a.row(i) + i + 1;
-        double sum = 0.0;
-        for (std::ptrdiff_t k = 0; k < count; ++k) sum += c[k] * x[i + 1 + k];
-        x[i] += sum;
-      }
-      x[0] = 0.0;
-      for (std::ptrdiff_t i = 1; i < n; ++i) {
-        const std::ptrdiff_t left = std::max<std::ptrdiff_t>(0, i - a.lower);
-        const double* r = a.row(i);
-        double sum = x[i] * kReductionScale;
-        for (std::ptrdiff_t j = left; j < i; ++j) sum += r[j] * x[j];
-        x[i] = sum / reduced.sums[i];
-      }
-    });
-    centre(x);
-    for (int pass = 0; pass < 2; ++pass)
-      for (std::ptrdiff_t k = 0; k <= m; ++k) {
-        const double h = dot(basis + k * n, x);
-        hessenberg[k * steps + m] += h;
-        dispatch([&](auto) SGDMC_BODY { detail::axpy(x, -h, basis + k * n, n); });
-      }
-    norm = std::sqrt(dot(x, x));
-    double column = 0.0;
-    for (std::ptrdiff_t k = 0; k <= m; ++k) column += std::fabs(hessenberg[k * steps + m]);
-    if (!(norm > 1e-14 * column)) return m + 1;
-    hessenberg[(m + 1) * steps + m] = norm;
-    for (std::ptrdiff_t i = 0; i < n; ++i) x[i] /= norm;
-  }
-  return steps;
-}
-
 // Probability of ending in each of the first `keep` states, all absorbing, from each of the n states of
 // a row-stochastic matrix: out is (n, keep). Returns -1, or a state that is never absorbed.
 inline std::ptrdiff_t absorption_dense(const double* p, std::ptrdiff_t n, std::ptrdiff_t keep,
                                        double* out, int n_threads, Stop& stop) {
   const std::ptrdiff_t ld = ((n + 7) / 8 | 1) * 8;
   const auto work = std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>(n * ld));
-  for (std::ptrdiff_t i = 0; i < n; ++i)
-    for (std::ptrdiff_t j = 0; j < n; ++j) work[i * ld + j] = p[i * n + j] * kReductionScale;
+  dispatch([&](auto) SGDMC_BODY {
+    for (std::ptrdiff_t i = 0; i < n; ++i) copy_row(p + i * n, n, work.get() + i * ld);
+  });
   const Band a{work.get(), ld, n, std::max(n, kPanel), std::max(n, kPanel)};
   std::vector<double> sums(n);
   const std::ptrdiff_t bad = reduce_states(a, keep, sums.data(), n_threads, stop);

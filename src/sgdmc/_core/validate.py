@@ -23,6 +23,7 @@ __all__ = [
     "as_states",
     "as_threads",
     "as_transition_matrix",
+    "checked_transition_matrix",
     "finite_or_raise",
     "output_or_new",
     "seed_from",
@@ -202,6 +203,8 @@ def as_transition_matrix(
 ) -> NDArray[np.float64] | scipy.sparse.csr_array:
     """Row-stochastic matrix, dense float64 or CSR, its rows scaled to sum to one exactly as can be.
 
+    Always a copy.
+
     Raises
     ------
     TypeError
@@ -210,17 +213,66 @@ def as_transition_matrix(
         If `P` is empty or not square, an entry is NaN, infinite or negative, or a row's sum is more
         than 1e-6 away from one.
     """
+    matrix = checked_transition_matrix(P, name=name)[0]
+    sums = np.asarray(matrix.sum(axis=1)).ravel()
+    result: Any
+    if scipy.sparse.issparse(matrix):
+        result = scipy.sparse.csr_array(matrix, copy=True)
+        result.data /= np.repeat(sums, np.diff(result.indptr))
+        result.sum_duplicates()
+    else:
+        result = matrix / sums[:, None]
+    transitions: NDArray[np.float64] | scipy.sparse.csr_array = result
+    return transitions
+
+
+def checked_transition_matrix(P: Any, *, name: str = "P") -> tuple[Any, int, int]:
+    """`P` as dense float64 or CSR with 32-bit indices, not copied if it is that; and bandwidths.
+
+    The latter are the largest ``i - j`` and ``j - i`` of a sparse matrix. One pass over the
+    entries; rows sum to one within 1e-6, and duplicate entries of a CSR matrix stay.
+
+    Raises
+    ------
+    TypeError
+        If `P` does not hold real numbers.
+    ValueError
+        As for `as_transition_matrix`.
+    """
+    from sgdmc._core import native
+
     sparse = scipy.sparse.issparse(P)
     matrix: Any
     if sparse:
-        matrix = scipy.sparse.csr_array(P, dtype=np.float64, copy=True)
-        matrix.sum_duplicates()
-        data = matrix.data
+        matrix = scipy.sparse.csr_array(P, dtype=np.float64)
     else:
-        matrix = data = np.array(as_floats(name, P, finite=False))
+        matrix = as_floats(name, P, finite=False)
     shape = matrix.shape
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"{name} must be a square matrix; got shape {shape}. Reshape it.")
+    if sparse:
+        indices = matrix.indices.astype(np.int32, copy=False)
+        starts = matrix.indptr.astype(np.int32, copy=False)
+        found = native.check_sparse_rows(matrix.data, indices, starts, ROW_SUM_TOLERANCE)
+        if indices is not matrix.indices or starts is not matrix.indptr:
+            matrix = scipy.sparse.csr_array((matrix.data, indices, starts), shape=shape)
+    else:
+        found = native.check_full_rows(matrix, ROW_SUM_TOLERANCE)
+    if not found[0]:
+        matrix = _summed(matrix) if sparse else matrix
+        _raise_unless_stochastic(name, matrix)
+    return matrix, int(found[1]), int(found[2])
+
+
+def _summed(matrix: Any) -> Any:
+    copy = matrix.copy()
+    copy.sum_duplicates()
+    return copy
+
+
+def _raise_unless_stochastic(name: str, matrix: Any) -> None:
+    sparse = scipy.sparse.issparse(matrix)
+    data = matrix.data if sparse else matrix
     sums = np.asarray(matrix.sum(axis=1)).ravel()
     if not (np.isfinite(sums).all() and (data.size == 0 or data.min() >= 0)):
         nonfinite = ~np.isfinite(data)
@@ -230,7 +282,7 @@ def as_transition_matrix(
             row = int(np.searchsorted(matrix.indptr, first, side="right")) - 1
             where = (row, int(matrix.indices[first]))
         else:
-            where = (first // shape[1], first % shape[1])
+            where = (first // matrix.shape[1], first % matrix.shape[1])
         raise ValueError(
             f"{name} must be {rule}; got {data.flat[first]} at {where}. Repair that entry."
         )
@@ -241,12 +293,6 @@ def as_transition_matrix(
             f"{name} must have rows that sum to 1; got {sums[row]:.12g} at row {row}. "
             "Normalise the rows, or complete the ones that were never visited."
         )
-    if sparse:
-        matrix.data /= np.repeat(sums, np.diff(matrix.indptr))
-    else:
-        matrix /= sums[:, None]
-    result: NDArray[np.float64] | scipy.sparse.csr_array = matrix
-    return result
 
 
 def output_or_new(

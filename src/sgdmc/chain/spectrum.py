@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-NEARLY_NORMAL = 1e-8  # smallest over largest stationary mass of a chain taken as it is
+FAR = 0.1  # distance from one beyond which eigenvalues are not looked for by inversion
+MAX_STEPS = 192  # of Arnoldi's method
 MAX_BAND = 2**29  # entries of the band that a sparse elimination may fill (4 GiB)
 
 
@@ -84,16 +85,15 @@ def stationary_distribution(P: Any, *, n_threads: int | None = None, backend: st
     >>> stationary_distribution([[0.9, 0.1], [0.3, 0.7]]).round(12).tolist()
     [0.75, 0.25]
     """
-    matrix = validate.as_transition_matrix(P)
+    matrix, *bandwidths = validate.checked_transition_matrix(P)
     threads = validate.as_threads(n_threads)
-    pi, bad = _stationary(matrix, threads, backend)
+    pi, bad = _stationary(matrix, bandwidths, threads, backend)
     if bad < 0:
         return pi
     states = only_recurrent(communicating_classes(matrix))
     out = np.zeros(matrix.shape[0])
-    inner = matrix[states][:, states]
-    inner = sp.csr_array(inner) if is_sparse(inner) else np.ascontiguousarray(inner)
-    out[states], bad = _stationary(inner, threads, backend)
+    inner, *bandwidths = validate.checked_transition_matrix(matrix[states][:, states])
+    out[states], bad = _stationary(inner, bandwidths, threads, backend)
     if bad >= 0:
         raise ValueError(
             "P must connect its states by probabilities that doubles can hold; got state "
@@ -126,18 +126,31 @@ def spectral_gap(P: Any) -> float:
     Dense: all eigenvalues, ``O(n³)``, with an absolute error of about 1e-15 times their condition.
     Sparse, beyond 500 states: those nearest to one as the largest of the group inverse of
     ``I − P``, applied through the state reduction of :func:`stationary_distribution`, which keeps
-    tiny gaps accurate. Where stationary masses span more than eight decades: ARPACK beside one, on
-    the chain made nearly symmetric by them. Should Ritz values of ``P`` elsewhere be as large in
-    modulus: the dominant eigenvalues by ARPACK.
+    tiny gaps accurate, and balanced by the stationary law, which makes a reversible chain
+    symmetric. Eigenvalues further off are ruled out by the smallest ``P_ii`` (Gershgorin's discs),
+    else by Ritz values of ``P``; should those be as large in modulus: the dominant eigenvalues by
+    ARPACK.
 
     Examples
     --------
     >>> round(spectral_gap([[0.9, 0.1], [0.3, 0.7]]), 12)
     0.4
     """
-    matrix = validate.as_transition_matrix(P)
+    matrix, *bandwidths = validate.checked_transition_matrix(P)
+    n = matrix.shape[0]
+    gap = _sparse_gap(matrix, bandwidths) if is_sparse(matrix) and n > 500 else None
+    if gap is not None:
+        return gap
     check_ergodic(matrix)
-    return _gap(matrix) if matrix.shape[0] > 1 else 1.0
+    if n == 1:
+        return 1.0
+    if not is_sparse(matrix) or n <= 500:
+        return float(1.0 - np.sort(np.abs(np.linalg.eigvals(as_dense(matrix))))[-2])
+    values = eigs(
+        matrix, k=2, which="LM", ncv=40, v0=_generic(n), tol=1e-12, maxiter=10000,
+        return_eigenvectors=False,
+    )  # fmt: skip
+    return float(1.0 - np.abs(values).min())
 
 
 def relaxation_time(P: Any) -> float:
@@ -278,109 +291,90 @@ def mixing_time(P: Any, *, eps: float = 0.25) -> int:
     return time + 1
 
 
-def _stationary(matrix: Any, threads: int, backend: str) -> tuple[Array, int]:
+def _stationary(
+    matrix: Any, bandwidths: list[int], threads: int, backend: str
+) -> tuple[Array, int]:
     module = kernels(backend)
     if not is_sparse(matrix):
         pi, bad = module.stationary_dense(matrix, threads)
         return pi, int(bad)
-    band, order = _as_band(matrix)
-    found, bad = module.stationary_banded(*band, threads)
-    pi = np.empty_like(found)
-    pi[order] = found
-    return pi, int(order[bad]) if bad >= 0 else -1
+    band, order = _as_band(matrix, bandwidths)
+    pi, bad = module.stationary_banded(*band, threads)
+    if order is None:
+        return pi, int(bad)
+    moved = np.empty_like(pi)
+    moved[order] = pi
+    return moved, int(order[bad]) if bad >= 0 else -1
 
 
-def _as_band(matrix: Any) -> tuple[tuple[Any, ...], NDArray[np.int64]]:
-    """CSR arrays and bandwidths of a sparse chain in an order of few bands, and that order."""
+def _as_band(
+    matrix: Any, bandwidths: list[int]
+) -> tuple[tuple[Any, ...], NDArray[np.int64] | None]:
+    """CSR arrays and bandwidths of a sparse chain, and the order of states that has few bands."""
     n = matrix.shape[0]
-    order = np.arange(n)
-    lower, upper = _bandwidth(matrix)
-    if min(lower, upper) > 32:
+    order = None
+    if min(bandwidths) > 32:
         wanted = csgraph.reverse_cuthill_mckee(sp.csr_matrix(matrix), symmetric_mode=False)
-        reordered = sp.csr_array(matrix[wanted][:, wanted])
-        new = _bandwidth(reordered)
-        if new[0] * new[1] < lower * upper:
-            matrix, order, (lower, upper) = reordered, wanted.astype(np.int64), new
-    if n * (lower + upper + 129) > MAX_BAND:
+        reordered, *new = validate.checked_transition_matrix(matrix[wanted][:, wanted])
+        if new[0] * new[1] < bandwidths[0] * bandwidths[1]:
+            matrix, order, bandwidths = reordered, wanted.astype(np.int64), new
+    if n * (sum(bandwidths) + 129) > MAX_BAND:
         raise MemoryError(
             f"P must have a band of at most {MAX_BAND} entries; got {n} rows of "
-            f"{lower + upper + 1}. Use coarser bins, or lump states first."
+            f"{sum(bandwidths) + 1}. Use coarser bins, or lump states first."
         )
-    indices = matrix.indices.astype(np.int32, copy=False)
-    return (matrix.data, indices, matrix.indptr.astype(np.int32, copy=False), lower, upper), order
+    return (matrix.data, matrix.indices, matrix.indptr, *bandwidths), order
 
 
-def _bandwidth(matrix: Any) -> tuple[int, int]:
-    """Largest ``i − j`` and ``j − i`` over the entries."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    offset = matrix.indices - rows
-    return max(0, int(-offset.min(initial=0))), max(0, int(offset.max(initial=0)))
+def _sparse_gap(matrix: Any, bandwidths: list[int]) -> float | None:
+    """Gap of a chain through its group inverse; None if that finds none, or not the right one."""
+    band, order = _as_band(matrix, bandwidths)
+    gaps: list[float] = []
+
+    def enough(table: Array, steps: int) -> bool:
+        gaps.extend(_settled_gap(table, steps))
+        return bool(gaps)
+
+    invert, start = kernels("cpp").group_inverse_krylov, _generic(matrix.shape[0])
+    table, pi, done = invert(*band, start, MAX_STEPS, enough, 1)
+    if done == 0:  # the heaviest state first, the others by their distance from it
+        fold = np.argsort(np.abs(np.arange(len(pi)) - np.argmax(pi)), kind="stable")
+        order = fold if order is None else order[fold]
+        moved, *bandwidths = validate.checked_transition_matrix(matrix[order][:, order])
+        band = (moved.data, moved.indices, moved.indptr, *bandwidths)
+        table, pi, done = invert(*band, start, MAX_STEPS, enough, 1)
+    if done < 1 or not (gaps or enough(table, done)):
+        return None
+    gap, diagonal = gaps[0], matrix.diagonal()
+    if not (diagonal * (pi if order is None else pi[np.argsort(order)])).any():
+        check_ergodic(matrix)
+    # Eigenvalues lie in a disc through 1 with its centre at the smallest P_ii: at a distance of FAR
+    # from 1 and more, their modulus is at most this.
+    least = min(float(diagonal.min()), 0.5)
+    if (1 - gap) ** 2 > 1 - least / (1 - least) * FAR**2 or _far_from_one(matrix) < 1 - gap:
+        return gap
+    return None
 
 
-def _gap(matrix: Any) -> float:
-    """One less the largest modulus among the eigenvalues other than the first."""
-    n = matrix.shape[0]
-    if not is_sparse(matrix) or n <= 500:
-        return float(1.0 - np.sort(np.abs(np.linalg.eigvals(as_dense(matrix))))[-2])
-    pi, bad = _stationary(matrix, 1, "cpp")
-    if bad < 0 and 0 < pi.min() < NEARLY_NORMAL * pi.max():
-        matrix = _balanced(matrix, pi)
-        near: float | None = _near_one_inverted(matrix)
-    else:
-        near = _near_one(matrix)
-    if near is not None and _far_from_one(matrix) < 1.0 - near:
-        return near
-    values = eigs(
-        matrix, k=2, which="LM", ncv=40, v0=_generic(n), tol=1e-12, maxiter=10000,
-        return_eigenvectors=False,
-    )  # fmt: skip
-    return float(1.0 - np.abs(values).min())
+def _settled_gap(table: Array, steps: int) -> list[float]:
+    """Smallest ``1 − |λ|`` after some steps of Arnoldi's method; empty while it may yet change.
 
-
-def _balanced(matrix: Any, pi: Array) -> sp.csc_array:
-    """``D^½ P D^−½`` with ``D = diag(pi)``: the same eigenvalues, symmetric if P is reversible.
-
-    Where ``pi`` spans many decades P is so far from normal that Krylov spaces of P itself show
-    eigenvalues that are none.
+    ``1 / (1 − λ)`` is an eigenvalue of the group inverse of ``I − P``: nothing cancels.
     """
-    root = np.sqrt(pi)
-    return sp.csc_array(sp.diags_array(root) @ matrix @ sp.diags_array(1.0 / root))
-
-
-def _near_one_inverted(matrix: Any) -> float:
-    """As `_near_one`, by inverse iteration beside one."""
-    values = eigs(
-        matrix, k=2, sigma=1 + 1e-8, v0=_generic(matrix.shape[0]), return_eigenvectors=False
-    )
-    return float(1.0 - np.abs(values[np.argmax(np.abs(1.0 - values))]))
+    mu, vectors = np.linalg.eig(table[:steps, :steps])
+    error = table[steps, steps - 1] * np.abs(vectors[-1]) / np.abs(mu)
+    x = 1.0 / mu
+    gaps = (2 * x.real - np.abs(x) ** 2) / (1 + np.abs(1 - x))
+    settled = error <= 1e-10
+    if not settled[np.argmax(np.abs(mu))]:
+        return []
+    gap = gaps[settled].min()
+    rivals = ~settled & (error < 0.01) & (np.abs(x) < FAR) & (gaps < gap)
+    return [] if rivals.any() else [float(gap)]
 
 
 def _generic(n: int) -> Array:
     return np.asarray(np.cos(np.arange(1.0, n + 1)))
-
-
-def _near_one(matrix: Any) -> float | None:
-    """One less the modulus of the eigenvalue nearest to one, itself left out; None if not found.
-
-    ``1 / (1 - lambda)`` is the largest eigenvalue of the group inverse of ``I - P``: nothing
-    cancels.
-    """
-    band, _ = _as_band(matrix)
-    steps = 12
-    while steps <= 192:
-        table, done = kernels("cpp").group_inverse_krylov(
-            *band, _generic(matrix.shape[0]), steps, 1
-        )
-        if done < 1:
-            return None
-        mu, vectors = np.linalg.eig(table[:done, :done])
-        first = int(np.argmax(np.abs(mu)))
-        left = 0.0 if done < steps else table[steps, steps - 1]
-        if left * np.abs(vectors[-1, first]) <= 1e-11 * np.abs(mu[first]):
-            x = 1.0 / mu[first]  # 1 - lambda
-            return float((2 * x.real - abs(x) ** 2) / (1 + abs(1 - x)))
-        steps *= 2
-    return None
 
 
 def _far_from_one(matrix: Any) -> float:
@@ -401,5 +395,5 @@ def _far_from_one(matrix: Any) -> float:
             break
         basis[m + 1] = x / table[m + 1, m]
     values = np.linalg.eigvals(table[:steps, :steps])
-    far = np.abs(values)[np.abs(1 - values) > 0.1]
+    far = np.abs(values)[np.abs(1 - values) > FAR]
     return float(far.max(initial=0.0))

@@ -34,6 +34,8 @@ def stationary_dense(p: Array, n_threads: int) -> tuple[Array, int]:
     """Stationary law of a full matrix, and -1 or a state that leads to no lower one."""
     a = p.copy()
     n = len(a)
+    for i in range(n):
+        a[i] /= a[i].sum()
     bad = _reduce(a, 1, np.zeros(n))
     pi = np.zeros(n)
     pi[0] = 1.0
@@ -59,8 +61,9 @@ def stationary_banded(
     n = len(starts) - 1
     band = np.zeros((n, lower + upper + 1))
     for i in range(n):
+        total = values[starts[i] : starts[i + 1]].sum()
         for e in range(starts[i], starts[i + 1]):
-            band[i, columns[e] - i + lower] += values[e]
+            band[i, columns[e] - i + lower] += values[e] / total
     pi = np.zeros(n)
     for k in range(n - 1, 0, -1):
         left = max(0, k - lower)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,8 +30,11 @@ def _reduce(a: Array, keep: int) -> tuple[Array, int]:
 
 
 def stationary_dense(p: Array, n_threads: int) -> tuple[Array, int]:
-    """Stationary law of a full matrix, and -1 or a state that leads to no lower one."""
-    a = p.copy()
+    """Stationary law of a full matrix, and -1 or a state that leads to no lower one.
+
+    Rows are scaled to sum to one.
+    """
+    a = p / p.sum(axis=1, keepdims=True)
     _, bad = _reduce(a, 1)
     pi = np.zeros(len(a))
     pi[0] = 1.0
@@ -53,7 +58,8 @@ def stationary_banded(
     n = len(starts) - 1
     band = np.zeros((n, lower + upper + 1))  # band[i, j - i + lower] is P[i, j]
     rows = np.repeat(np.arange(n), np.diff(starts))
-    np.add.at(band, (rows, columns - rows + lower), values)
+    sums = np.add.reduceat(values, starts[:-1])
+    np.add.at(band, (rows, columns - rows + lower), values / sums[rows])
     for k in range(n - 1, 0, -1):
         left = max(0, k - lower)
         row = band[k, left - k + lower : lower]
@@ -94,20 +100,32 @@ def group_inverse_krylov(
     upper: int,
     start: Array,
     steps: int,
+    enough: Callable[[Array, int], bool],
     n_threads: int,
-) -> tuple[Array, int]:
-    """Arnoldi's Hessenberg matrix of the group inverse of ``I - P``, and the steps done."""
+) -> tuple[Array, Array, int]:
+    """Arnoldi's Hessenberg matrix of the group inverse of ``I - P``, the law, and the steps done.
+
+    The group inverse is balanced, ``D G D^-1`` with ``D = diag(sqrt(pi))``, unless a mass is below
+    1e-280. ``enough(table, m)`` is asked after m = 8, 12, 16, 24, 36, ... steps whether they do. A
+    state that leads to no lower one gives ``-1 - state`` steps; a first state with less than 1e-8
+    of the largest mass gives none: order the states so that it has more.
+    """
     n = len(starts) - 1
     p = np.zeros((n, n))
-    p[np.repeat(np.arange(n), np.diff(starts)), columns] = values
+    np.add.at(p, (np.repeat(np.arange(n), np.diff(starts)), columns), values)
+    p /= p.sum(axis=1, keepdims=True)
     pi, bad = stationary_dense(p, n_threads)
     hessenberg = np.zeros((steps + 1, steps))
     if bad >= 0:
-        return hessenberg, -1 - bad
-    group_inverse = np.linalg.inv(np.eye(n) - p + pi) - pi
+        return hessenberg, pi, -1 - bad
+    if pi[0] < 1e-8 * pi.max():
+        return hessenberg, pi, 0
+    root = np.sqrt(pi) if pi.min() > 1e-280 else np.ones(n)
+    group_inverse = (np.linalg.inv(np.eye(n) - p + pi) - pi) * root[:, None] / root
     basis = np.zeros((steps + 1, n))
-    basis[0] = start - pi @ start
+    basis[0] = start - (pi / root) @ start * root
     basis[0] /= np.linalg.norm(basis[0])
+    ask = 8
     for m in range(steps):
         x = group_inverse @ basis[m]
         for _ in range(2):
@@ -116,7 +134,11 @@ def group_inverse_krylov(
             x -= h @ basis[: m + 1]
         norm = np.linalg.norm(x)
         if not norm > 1e-14 * np.abs(hessenberg[: m + 1, m]).sum():
-            return hessenberg, m + 1
+            return hessenberg, pi, m + 1
         hessenberg[m + 1, m] = norm
         basis[m + 1] = x / norm
-    return hessenberg, steps
+        if m + 1 == ask and m + 1 < steps:
+            if enough(hessenberg, m + 1):
+                return hessenberg, pi, m + 1
+            ask += 4 if ask < 16 else ask // 2
+    return hessenberg, pi, steps
