@@ -31,17 +31,26 @@ FIGURES = [
 ]
 
 
+PATIENT = 120_000  # milliseconds, for a machine that is busy with other tests
+
+
+def _new_page(browser: Browser, **options: Any) -> Page:
+    page = browser.new_context(**options).new_page()
+    page.set_default_timeout(PATIENT)
+    return page
+
+
 @pytest.fixture(scope="module")
 def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1000, "height": 900})
-    yield context.new_page()
-    context.close()
+    page = _new_page(browser, viewport={"width": 1000, "height": 900})
+    yield page
+    page.context.close()
 
 
 def _open(page: Page, base_url: str, chapter: str, kind: str) -> Locator:
-    page.goto(urljoin(base_url, f"chapters/{chapter}.html"), wait_until="load")
+    page.goto(urljoin(base_url, f"chapters/{chapter}.html"), wait_until="domcontentloaded")
     figure = page.locator(f'.live[data-figure="{kind}"]')
-    figure.locator(".live-drawing svg").wait_for()
+    figure.locator(".live-drawing > svg").wait_for()
     return figure
 
 
@@ -74,7 +83,7 @@ def test_each_slider_moves_the_drawing_and_its_readout(
     figure = _open(page, base_url, chapter, kind)
     assert figure.locator(".live-fallback").count() == 0
     assert figure.get_attribute("role") == "group"
-    assert figure.locator(".live-drawing svg").get_attribute("aria-label")
+    assert figure.locator(".live-drawing > svg").get_attribute("aria-label")
     sliders = figure.locator("input")
     found = sliders.evaluate_all("inputs => inputs.map(i => i.dataset.key)")
     assert tuple(found) == keys
@@ -187,27 +196,25 @@ def test_coin_chain_settles_at_its_variance(page: Page, base_url: str) -> None:
 
 
 def test_figures_move_without_a_server(page: Page, built_book: Path) -> None:
-    page.goto((built_book / "chapters" / "long_run.html").as_uri(), wait_until="load")
+    page.goto((built_book / "chapters" / "long_run.html").as_uri(), wait_until="domcontentloaded")
     figure = page.locator('.live[data-figure="stationary"]')
-    figure.locator(".live-drawing svg").wait_for()
+    figure.locator(".live-drawing > svg").wait_for()
     before = _drawing(figure)
     _move(figure, "gamma", 3)
     assert _drawing(figure) != before
 
 
 def test_without_javascript_a_sentence_stands_in(browser: Browser, base_url: str) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
+    page = _new_page(browser, java_script_enabled=False)
     for chapter, kind, _ in FIGURES:
-        page.goto(urljoin(base_url, f"chapters/{chapter}.html"), wait_until="load")
+        page.goto(urljoin(base_url, f"chapters/{chapter}.html"), wait_until="domcontentloaded")
         assert page.locator(f'.live[data-figure="{kind}"] .live-fallback').is_visible()
-    context.close()
+    page.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_lines_stand_out_from_the_ground(browser: Browser, base_url: str, scheme: str) -> None:
-    context = browser.new_context(color_scheme=scheme)
-    page = context.new_page()
+    page = _new_page(browser, color_scheme=scheme)
     figure = _open(page, base_url, "long_run", "stationary")
     ratios = figure.evaluate(
         """root => {
@@ -228,5 +235,5 @@ def test_lines_stand_out_from_the_ground(browser: Browser, base_url: str, scheme
           });
         }"""
     )
-    context.close()
+    page.context.close()
     assert min(ratios) >= 3  # WCAG 2.1, contrast of graphical objects

@@ -33,6 +33,7 @@ class Watch:
 
     def __init__(self, page: Page, base_url: str) -> None:
         self.page, self.base_url, self.faults = page, base_url, list[str]()
+        page.set_default_timeout(120_000)  # the machine may be busy with other tests
         page.on("pageerror", lambda error: self.faults.append(f"JavaScript: {error}"))
         page.on("console", self._console)
         page.on("request", self._request)
