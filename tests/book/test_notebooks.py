@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +15,7 @@ import nbformat
 import pytest
 from jupyter_cache import get_cache
 from nbclient import NotebookClient
+from nbformat import NotebookNode as Notebook
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 CHAPTERS = sorted((BOOK / "chapters").glob("*.md"))
@@ -19,7 +24,23 @@ RUN_TIME = re.compile(r"\*\*Run time\*\*: about (\d+) s\.")
 SHORT = ("sgd_markov_chain", "long_run", "seeing_kernel")
 
 
-def _downloaded(built_book: Path, page: Path) -> nbformat.NotebookNode:
+@pytest.fixture
+def run_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Notebook], float]:
+    """Run a notebook in a fresh kernel and an empty folder; returns the seconds that it took."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    resources = {"metadata": {"path": str(tmp_path)}}
+
+    def run(notebook: Notebook) -> float:
+        began = time.perf_counter()
+        NotebookClient(notebook, timeout=500, resources=resources).execute()
+        return time.perf_counter() - began
+
+    return run
+
+
+def _downloaded(built_book: Path, page: Path) -> Notebook:
     name = page.relative_to(BOOK).with_suffix(".ipynb")
     return nbformat.read(built_book / "_sources" / name, as_version=4)
 
@@ -34,20 +55,24 @@ def test_chapter_states_its_run_time_once_and_keeps_to_a_minute(chapter: Path) -
     assert 5 <= _stated(chapter) <= 60
 
 
-def test_chapters_ran_in_at_most_twice_the_time_that_they_state(
-    built_book: Path, book_extension: ModuleType
+@pytest.mark.timeout(1500)
+def test_chapters_run_in_at_most_twice_the_time_that_they_state(
+    built_book: Path, book_extension: ModuleType, run_notebook: Callable[[Notebook], float]
 ) -> None:
     # The build runs each chapter top to bottom in a fresh kernel and a folder of its own, with
-    # the cells of the downloaded notebook (next test), and records how long that took.
+    # the cells of the downloaded notebook (next test), and records how long that took. A machine
+    # that was busy then gets a second try, with the notebook itself.
     cache = get_cache(built_book.parent / ".jupyter_cache" / book_extension.package_hash())
     records = sorted(cache.list_cache_records(), key=lambda record: record.created)
     took = {Path(record.uri).name: record.data["execution_seconds"] for record in records}
     assert set(took) >= {page.name for page in PAGES}
-    late = {
-        chapter.stem: f"{took[chapter.name]:.0f} s, stated {_stated(chapter)} s"
-        for chapter in CHAPTERS
-        if took[chapter.name] > 2 * _stated(chapter)
-    }
+    late = {}
+    for chapter in CHAPTERS:
+        seconds, allowed = took[chapter.name], 2 * _stated(chapter)
+        if seconds > allowed:
+            seconds = run_notebook(_downloaded(built_book, chapter))
+        if seconds > allowed:
+            late[chapter.stem] = f"{seconds:.0f} s, stated {_stated(chapter)} s"
     assert not late
 
 
@@ -68,12 +93,13 @@ def test_download_is_a_valid_notebook_with_the_cells_of_the_chapter(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", SHORT)
-def test_download_runs_from_top_to_bottom(built_book: Path, tmp_path: Path, name: str) -> None:
+def test_download_runs_from_top_to_bottom(
+    built_book: Path, name: str, run_notebook: Callable[[Notebook], float]
+) -> None:
     notebook = _downloaded(built_book, BOOK / "chapters" / f"{name}.md")
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()
+    run_notebook(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert not any(out.output_type == "error" for cell in code for out in cell.outputs)
