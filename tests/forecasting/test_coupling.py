@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sgdmc.forecasting.coupling import choose_coordinates, lagged_pairs, var1_fit
+from sgdmc.forecasting.coupling import choose_coordinates
 from sgdmc.forecasting.lag import choose_lag
 from sgdmc.forecasting.stepped import STEPPED, stepped_kernel
 from sgdmc.sgd.run import Run
@@ -21,31 +21,6 @@ def quadratic_path(n_steps=1500, noise=0.05, start=(3.0, 2.0), seed=0):
     for t in range(n_steps):
         path[t + 1] = matrix @ path[t] + noise * rng.normal(size=2)
     return path
-
-
-def test_var1_recovers_a_linear_map():
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(50, 2))
-    matrix = np.array([[0.5, 0.2], [-0.1, 0.9]])
-    found, shift, residuals = var1_fit(x, x @ matrix.T + [1.0, -2.0])
-    np.testing.assert_allclose(found, matrix, atol=1e-6)
-    np.testing.assert_allclose(shift, [1.0, -2.0], atol=1e-6)
-    np.testing.assert_allclose(residuals, 0.0, atol=1e-6)
-
-
-def test_var1_with_a_constant_coordinate():
-    x = np.column_stack([np.linspace(1, 2, 20), np.full(20, 5.0)])
-    found, _, residuals = var1_fit(x[:-1], x[1:])
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(residuals, 0.0, atol=1e-6)
-
-
-def test_pairs_slide_and_do_not_cross_runs():
-    before, after = lagged_pairs([np.arange(4.0)[:, None], np.arange(10.0, 13.0)[:, None]], 2)
-    assert before.ravel().tolist() == [0, 1, 10]
-    assert after.ravel().tolist() == [2, 3, 12]
-    with pytest.raises(ValueError, match="lag must be shorter than the longest run; got 9"):
-        lagged_pairs([np.zeros((4, 1))], 9)
 
 
 def test_rotation_is_found_and_preferred():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["interpolate_rows", "move_rows"]
+__all__ = ["interpolate_rows", "move_rows", "rescale_rows"]
 
 Array = NDArray[np.float64]
 
@@ -79,3 +79,36 @@ def interpolate_rows(rows: ArrayLike, at: ArrayLike) -> Array:
     from_left = move_rows(known[left], states - where[left])
     from_right = move_rows(known[right], states - where[right])
     return (1 - share) * from_left + share * from_right
+
+
+def rescale_rows(rows: ArrayLike, factors: ArrayLike) -> Array:
+    """Stretch histograms about their means; what passes an end stays on it.
+
+    Parameters
+    ----------
+    rows : array_like, shape (m, n)
+        Read as densities on bins.
+    factors : array_like, shape (m,)
+        Positive; below 1 contracts.
+
+    Returns
+    -------
+    ndarray, shape (m, n)
+
+    Examples
+    --------
+    >>> rescale_rows([[0.25, 0.25, 0.25, 0.25]], [0.5]).tolist()
+    [[0.0, 0.5, 0.5, 0.0]]
+    """
+    given, by = np.asarray(rows, dtype=np.float64), np.asarray(factors, dtype=np.float64)
+    n = given.shape[1]
+    edges = np.arange(n + 1, dtype=np.float64)
+    means = given @ (edges[:-1] + 0.5)
+    below = np.zeros((len(given), n + 1))
+    np.cumsum(given, axis=1, out=below[:, 1:])
+    out = np.empty_like(given)
+    for k, (mean, factor) in enumerate(zip(means, by, strict=True)):
+        moved = np.interp(mean + (edges - mean) / factor, edges, below[k])
+        moved[0], moved[-1] = 0.0, below[k, -1]
+        out[k] = np.diff(moved)
+    return out

@@ -22,7 +22,7 @@ from sgdmc.forecasting.baselines import TRIVIAL, trivial_forecasts
 from sgdmc.forecasting.estimate import complete_kernel, estimate_kernel
 from sgdmc.forecasting.exact import exact_kernel
 from sgdmc.forecasting.families import FAMILIES, Task, make_task
-from sgdmc.forecasting.forecast import Forecaster
+from sgdmc.forecasting.forecast import Forecaster, predictive_draws
 from sgdmc.forecasting.scores import score_samples
 from sgdmc.sgd.run import Run
 from sgdmc.sgd.simulate import run_sgd
@@ -88,6 +88,18 @@ class _Bench:
     model: str
     kernels: dict[tuple[str, str], Any] = field(default_factory=dict)
 
+    def as_read(self) -> Kernel:
+        """Return the language model's kernel without the correction of its drift."""
+        kernel = estimate_kernel(
+            self.run,
+            model=self.model,
+            recalibrate=False,
+            cover=self.starts,
+            horizon=self.horizon,
+        )
+        assert isinstance(kernel, Kernel)
+        return kernel
+
     def estimate(self, method: str, coupling: str = "auto") -> Any:
         """Estimate a kernel with its rows unfilled, once for each method and coupling."""
         key = (method, coupling)
@@ -147,6 +159,7 @@ def _exact(bench: _Bench) -> Forecaster | None:
 
 METHODS: dict[str, Callable[[_Bench], Forecaster | None]] = {
     "LLM": _blocks("llm", "auto", "barycenter"),
+    "LLM, as read": lambda bench: bench.as_read(),
     "LLM, probe": _blocks("llm", "auto", "probe"),
     **{
         f"LLM blocks, {c}": _blocks("llm", "blocks", c)
@@ -192,6 +205,7 @@ def run_task(plan: Plan, family: str, index: int, n_runs: int) -> list[dict[str,
         drawn.update(
             trivial_forecasts(run.paths, starts, n_steps=horizon, n_chains=plan.n_chains, rng=rng)
         )
+        spread: dict[str, Array] = {}
         bench = _Bench(task, run, starts, horizon, plan.model)
         for name in plan.chosen:
             kernel = METHODS[name](bench)
@@ -203,8 +217,18 @@ def run_task(plan: Plan, family: str, index: int, n_runs: int) -> list[dict[str,
                 n_chains=plan.n_chains,
                 rng=np.random.default_rng([plan.seed, index, horizon]),
             )
+            spread[name] = predictive_draws(
+                kernel, starts, drawn[name], n_steps=horizon, seed=plan.seed + index
+            )
         for name, draws in drawn.items():
-            score = score_samples(name, draws, truth, scale=scale, minima=task.minima)
+            score = score_samples(
+                name,
+                draws,
+                truth,
+                scale=scale,
+                minima=task.minima,
+                predictive=spread.get(name),
+            )
             records.append(
                 {
                     "family": family,

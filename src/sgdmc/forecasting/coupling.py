@@ -15,57 +15,14 @@ import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 from sgdmc.chain.kernel import Coordinates
+from sgdmc.forecasting.var import lagged_pairs, var1_fit
 
-__all__ = ["choose_coordinates", "lagged_pairs", "var1_fit"]
+__all__ = ["choose_coordinates"]
 
 Array = NDArray[np.float64]
 
 _MAX_CONDITION = 50.0
 _N_FOLDS = 5
-
-
-def lagged_pairs(paths: Sequence[Array], lag: int) -> tuple[Array, Array]:
-    """Stack all pairs ``(theta_t, theta_{t+lag})`` of all runs (sliding windows).
-
-    Raises
-    ------
-    ValueError
-        If no run is longer than ``lag``.
-    """
-    long = [p for p in paths if len(p) > lag]
-    if not long:
-        raise ValueError(
-            f"lag must be shorter than the longest run; got {lag} for runs of at most "
-            f"{max(len(p) for p in paths)} iterates. Use a smaller lag."
-        )
-    return np.concatenate([p[:-lag] for p in long]), np.concatenate([p[lag:] for p in long])
-
-
-def var1_fit(before: Array, after: Array, *, ridge: float = 1e-9) -> tuple[Array, Array, Array]:
-    """Least-squares fit of ``after ≈ A before + c``.
-
-    Parameters
-    ----------
-    before, after : ndarray, shape (m, dim)
-    ridge : float
-        Relative to the mean square of the centred regressors; keeps constant coordinates harmless.
-
-    Returns
-    -------
-    A : ndarray, shape (dim, dim)
-    c : ndarray, shape (dim,)
-    residuals : ndarray, shape (m, dim)
-    """
-    mean_x, mean_y = before.mean(axis=0), after.mean(axis=0)
-    x, y = before - mean_x, after - mean_y
-    scale = np.sqrt((x**2).mean(axis=0))
-    unit = np.where(scale > 0, scale, 1.0)
-    gram = (x / unit).T @ (x / unit) / len(x)
-    cross = (x / unit).T @ y / len(x)
-    slopes = np.linalg.solve(gram + ridge * np.eye(len(unit)), cross) / unit[:, None]
-    matrix = np.ascontiguousarray(slopes.T)
-    shift = mean_y - matrix @ mean_x
-    return matrix, shift, after - before @ matrix.T - shift
 
 
 def choose_coordinates(
@@ -122,7 +79,7 @@ def _basis_of(before: Array, after: Array, values: Array, basis: ArrayLike | Non
 
 
 def _var1_basis(before: Array, after: Array) -> Array:
-    matrix = var1_fit(before, after)[0]
+    matrix = var1_fit(before, after).matrix
     eigenvalues, vectors = np.linalg.eig(matrix)
     if np.abs(eigenvalues.imag).max() < 1e-12:
         real = np.ascontiguousarray(vectors.real)
@@ -156,11 +113,11 @@ def _held_out(before: Array, after: Array, values: Array, lag: int) -> tuple[flo
             u, v = x @ inverse, y @ inverse
             s, w = before[first:last] @ inverse, after[first:last] @ inverse
             for i in range(u.shape[1]):
-                slope, shift, residual = var1_fit(u[:, i : i + 1], v[:, i : i + 1])
+                fit = var1_fit(u[:, i : i + 1], v[:, i : i + 1], n_passes=1)
                 # Errors below a thousandth of the range are below the bins: they must not decide.
                 floor = (1e-3 * float(np.ptp(v[:, i]))) ** 2
-                variance = max(float((residual**2).mean()), floor)
-                error = w[:, i] - s[:, i] * slope[0, 0] - shift[0]
+                variance = max(float((fit.residuals**2).mean()), floor)
+                error = w[:, i] - s[:, i] * fit.matrix[0, 0] - fit.shift[0]
                 score = score - 0.5 * (error**2 / variance + np.log(2 * np.pi * variance))
             totals[which] += float(np.sum(score))
     return float(totals[0] / len(before)), float(totals[1] / len(before))

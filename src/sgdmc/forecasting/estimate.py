@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sgdmc.chain.calibration import calibrate_rows
 from sgdmc.chain.grid import Grid
 from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.coupling import choose_coordinates
@@ -16,6 +17,7 @@ from sgdmc.forecasting.lag import choose_lag
 from sgdmc.forecasting.rows import ROW_ESTIMATORS, BlockRows, llm_block
 from sgdmc.forecasting.select import choose_method
 from sgdmc.forecasting.stepped import STEPPED, SteppedKernel, stepped_kernel
+from sgdmc.forecasting.var import lagged_pairs, var1_fit
 from sgdmc.sgd.run import Run
 from sgdmc.transport.completion import complete
 
@@ -43,6 +45,7 @@ def estimate_kernel(
     horizon: int | None = None,
     reg: float | None = None,
     mirror: bool = True,
+    recalibrate: bool = True,
     max_context: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -86,6 +89,9 @@ def estimate_kernel(
         the width of the visited rows.
     mirror : bool
         For ``"llm"``: average with the mirrored series.
+    recalibrate : bool
+        For ``"llm"``: move and scale the rows so that the observed steps have no trend left and
+        the right spread (:func:`sgdmc.chain.calibration.calibrate_rows`).
     max_context : int, optional
         For ``"llm"``: use at most so many tokens of context.
     device, dtype : str, optional
@@ -121,6 +127,7 @@ def estimate_kernel(
                 "cover": cover,
                 "reg": reg,
                 "mirror": mirror,
+                "recalibrate": recalibrate,
                 "max_context": max_context,
                 "device": device,
                 "dtype": dtype,
@@ -164,6 +171,9 @@ def estimate_kernel(
             ROW_ESTIMATORS[method]([s[:, i] for s in states], grid.n_states, n_lag)
             for i in range(run.dim)
         ]
+    if method == "llm" and recalibrate:
+        found, done = _calibrated(found, paths, rotated, grid, n_lag)
+        notes.append(done)
     return Kernel(
         blocks=np.stack([_fill(block, completion, reg) for block in found]),
         observed=np.stack([_visited(grid, rotated, i, n_lag) for i in range(run.dim)]),
@@ -325,6 +335,24 @@ def _read(
         for i in range(grid.dim)
     ]
     return found, f"rows read off {language_model.describe()}"
+
+
+def _calibrated(
+    found: list[BlockRows],
+    paths: tuple[NDArray[np.float64], ...],
+    rotated: list[NDArray[np.float64]],
+    grid: Grid,
+    lag: int,
+) -> tuple[list[BlockRows], str]:
+    """Hold the rows of each coordinate to its observed steps."""
+    weights = var1_fit(*lagged_pairs(paths, lag)).weights
+    held, done = [], []
+    for i, block in enumerate(found):
+        positions = [(z[:, i] - grid.low[i]) * grid.scale[i] for z in rotated]
+        fit = calibrate_rows(positions, lag, block.rows, block.known, weights=weights)
+        held.append(replace(block, rows=fit.rows))
+        done.append(f"bend {fit.bend:.2f}, spread × {fit.spread:.2f}")
+    return held, "rows held to the observed steps: " + "; ".join(done)
 
 
 def _fill(block: BlockRows, completion: str | None, reg: float | None) -> NDArray[np.float64]:

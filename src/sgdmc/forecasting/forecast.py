@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sgdmc.chain.kernel import JointKernel
+from sgdmc.forecasting.var import mean_deviations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Forecast", "Forecaster", "StartOutsideWarning", "forecast"]
+__all__ = ["Forecast", "Forecaster", "StartOutsideWarning", "forecast", "predictive_draws"]
 
 
 class StartOutsideWarning(UserWarning):
@@ -124,12 +126,26 @@ class Forecast:
             out[a] = draws[int(np.argmin(reach.reshape(len(points), -1)[:, -1]))]
         return out
 
+    @cached_property
+    def predictive(self) -> NDArray[np.float64]:
+        """Draws that also carry the uncertainty of the kernel: (n_starts, n_chains, dim).
+
+        Each chain is shifted by a draw of how far a linear law, fitted to the same steps, may be
+        off (:func:`sgdmc.forecasting.var.mean_deviations`).
+        """
+        return predictive_draws(
+            self.kernel, self.starts, self.samples, n_steps=self.n_steps, seed=self.seed
+        )
+
     def interval(self, level: float = 0.9) -> NDArray[np.float64]:
-        """Central intervals of probability ``level``: shape (n_starts, 2, dim)."""
+        """Central intervals of probability ``level``: shape (n_starts, 2, dim).
+
+        They cover SGD's own noise and the uncertainty of the kernel (:attr:`predictive`).
+        """
         if not 0 < level < 1:
             raise ValueError(f"level must lie in (0, 1); got {level}.")
         tails = [(1 - level) / 2, (1 + level) / 2]
-        return np.moveaxis(np.quantile(self.samples, tails, axis=1), 0, 1)
+        return np.moveaxis(np.quantile(self.predictive, tails, axis=1), 0, 1)
 
     def plot(self, truth: ArrayLike | None = None) -> Figure:
         """Draw the forecast beside the observed runs (and real runs, where given)."""
@@ -194,6 +210,41 @@ def forecast(
         points, n_steps=n_steps, n_chains=n_chains, rng=np.random.default_rng([seed, n_steps])
     )
     return Forecast(kernel, points, n_steps, samples, seed)
+
+
+def predictive_draws(
+    kernel: Forecaster,
+    starts: NDArray[np.float64],
+    samples: NDArray[np.float64],
+    *,
+    n_steps: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Add to draws through a kernel what the observed steps leave open about its drift.
+
+    Parameters
+    ----------
+    kernel : Forecaster
+    starts : ndarray, shape (n_starts, dim)
+    samples : ndarray, shape (n_starts, n_chains, dim)
+        Draws through the kernel itself; returned as they are for an exact kernel.
+    n_steps, seed : int
+
+    Returns
+    -------
+    ndarray, shape (n_starts, n_chains, dim)
+    """
+    if isinstance(kernel, JointKernel) or n_steps == 0:
+        return samples
+    off = mean_deviations(
+        kernel.paths,
+        kernel.lag,
+        starts,
+        n_steps=n_steps,
+        n_draws=samples.shape[1],
+        rng=np.random.default_rng([seed, n_steps, 1]),
+    )
+    return samples + off
 
 
 def _warn_outside(kernel: Forecaster, starts: NDArray[np.float64]) -> None:

@@ -219,9 +219,7 @@ def llm_block(
     weight = np.where(probed, asked, 1.0)
     rows = np.where(probed[:, None], (share.T @ (laws @ share)) / weight[:, None], 0.0)
     rows[probed] /= rows[probed].sum(axis=1, keepdims=True)
-    return BlockRows(
-        rows, seen & probed, np.where(probed, share.T @ off / weight, np.nan), probed
-    )
+    return BlockRows(rows, seen & probed, np.where(probed, share.T @ off / weight, np.nan), probed)
 
 
 def _overlaps(fine: Array, coarse: Array) -> Array:

@@ -91,6 +91,7 @@ def score_samples(
     *,
     scale: ArrayLike,
     minima: ArrayLike | None = None,
+    predictive: ArrayLike | None = None,
 ) -> Score:
     """Compare draws from a forecast with real outcomes, start by start.
 
@@ -108,6 +109,9 @@ def score_samples(
         Range of each coordinate; a coordinate of range 0 is left out.
     minima : array_like, shape (k, dim), optional
         Points that name the basins: an outcome belongs to the nearest one (in units of scale).
+    predictive : array_like, shape (n_starts, any number, dim), optional
+        Draws whose intervals are to cover the outcomes, where the forecast has some that carry the
+        uncertainty of its kernel; ``samples`` by default.
 
     Raises
     ------
@@ -127,6 +131,7 @@ def score_samples(
     used = np.flatnonzero(width > 0)
     if not len(used):
         raise ValueError("scale must be positive somewhere; every coordinate is constant.")
+    spread = x if predictive is None else np.asarray(predictive, dtype=np.float64)
     w1 = np.zeros((len(x), len(used)))
     crps = np.zeros_like(w1)
     inside50, inside90 = np.zeros_like(w1), np.zeros_like(w1)
@@ -134,8 +139,9 @@ def score_samples(
         for j, i in enumerate(used):
             p, q = np.sort(x[a, :, i]), np.sort(y[a, :, i])
             w1[a, j], crps[a, j] = _w1_and_crps(p, q)
-            inside50[a, j] = _covered(p, q, 0.5)
-            inside90[a, j] = _covered(p, q, 0.9)
+            wide = p if predictive is None else np.sort(spread[a, :, i])
+            inside50[a, j] = _covered(wide, q, 0.5)
+            inside90[a, j] = _covered(wide, q, 0.9)
     w1 /= width[used]
     crps /= width[used]
     accuracy = brier = None
@@ -210,7 +216,14 @@ def score_forecast(
     drawn.update(trivial)
     return ScoreTable(
         tuple(
-            score_samples(name, samples, truth, scale=scale, minima=minima)
+            score_samples(
+                name,
+                samples,
+                truth,
+                scale=scale,
+                minima=minima,
+                predictive=many[name].predictive if name in many else None,
+            )
             for name, samples in drawn.items()
         )
     )

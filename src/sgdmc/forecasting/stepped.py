@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sgdmc.chain.kernel import lag_schedule
-from sgdmc.forecasting.coupling import lagged_pairs, var1_fit
+from sgdmc.forecasting.var import lagged_pairs, var1_fit
 
 __all__ = ["STEPPED", "SteppedKernel", "stepped_kernel"]
 
@@ -65,7 +65,8 @@ class SteppedKernel:
 
 
 def _var1(before: Array, after: Array) -> Step:
-    matrix, shift, residuals = var1_fit(before, after)
+    law = var1_fit(before, after)
+    matrix, shift, residuals = law.matrix, law.shift, law.residuals
     radius = float(np.abs(np.linalg.eigvals(matrix)).max())
     if radius > 1:
         matrix = matrix / radius

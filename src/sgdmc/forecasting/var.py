@@ -1,0 +1,194 @@
+"""The linear law of a lagged run, ``theta_{t+lag} = A theta_t + c + noise``, and its spread.
+
+For a quadratic it is exact: ``A = (I − γH)^lag``. Its eigenvectors are the coordinates that
+decouple, its weights tell which steps to believe, and its covariance how far a forecast can err.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LinearLaw", "lagged_pairs", "mean_deviations", "var1_fit"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LinearLaw:
+    """A weighted least-squares fit of ``after ≈ A before + c``.
+
+    Attributes
+    ----------
+    matrix : ndarray, shape (dim, dim)
+        ``A``.
+    shift : ndarray, shape (dim,)
+        ``c``.
+    residuals : ndarray, shape (m, dim)
+    weights : ndarray, shape (m,)
+        Of the pairs; they sum to one.
+    """
+
+    matrix: Array
+    shift: Array
+    residuals: Array
+    weights: Array
+
+    def push(self, starts: Array, n: int) -> Array:
+        """Return the mean ``n`` lags after each start, (n_starts, dim)."""
+        out = starts
+        for _ in range(n):
+            out = out @ self.matrix.T + self.shift
+        return out
+
+
+def lagged_pairs(paths: Sequence[Array], lag: int) -> tuple[Array, Array]:
+    """Stack all pairs ``(theta_t, theta_{t+lag})`` of all runs (sliding windows).
+
+    Raises
+    ------
+    ValueError
+        If no run is longer than ``lag``.
+    """
+    long = [p for p in paths if len(p) > lag]
+    if not long:
+        raise ValueError(
+            f"lag must be shorter than the longest run; got {lag} for runs of at most "
+            f"{max(len(p) for p in paths)} iterates. Use a smaller lag."
+        )
+    return np.concatenate([p[:-lag] for p in long]), np.concatenate([p[lag:] for p in long])
+
+
+def var1_fit(before: Array, after: Array, *, ridge: float = 1e-9, n_passes: int = 3) -> LinearLaw:
+    """Weighted least-squares fit of ``after ≈ A before + c``.
+
+    SGD's noise grows with the distance from the minimiser. After a first, unweighted pass the
+    squared residuals are modelled as ``v0 + v1 |A before + c − before|²`` and each pair weighs the
+    inverse of that: the few steps of a transient no longer drown the many near the limit.
+
+    Parameters
+    ----------
+    before, after : ndarray, shape (m, dim)
+    ridge : float
+        Relative to the mean square of the centred regressors; keeps constant coordinates harmless.
+    n_passes : int
+        1 for ordinary least squares.
+
+    Returns
+    -------
+    LinearLaw
+    """
+    weights = np.full(len(before), 1.0 / len(before))
+    for left in reversed(range(n_passes)):
+        mean_x, mean_y = weights @ before, weights @ after
+        x, y = before - mean_x, after - mean_y
+        scale = np.sqrt(weights @ x**2)
+        unit = np.where(scale > 0, scale, 1.0)
+        scaled = (x / unit) * weights[:, None]
+        gram, cross = scaled.T @ (x / unit), scaled.T @ y
+        slopes = np.linalg.solve(gram + ridge * np.eye(len(unit)), cross) / unit[:, None]
+        matrix = np.ascontiguousarray(slopes.T)
+        shift = mean_y - matrix @ mean_x
+        residuals = after - before @ matrix.T - shift
+        if left:
+            weights = _precision(before @ matrix.T + shift - before, residuals)
+    return LinearLaw(matrix, shift, residuals, weights)
+
+
+def _precision(drift: Array, residuals: Array) -> Array:
+    """Weights inverse to the variance of a step, a line in the squared drift; they sum to one."""
+    squares, force = (residuals**2).sum(axis=1), (drift**2).sum(axis=1)
+    design = np.stack([np.ones(len(force)), force / max(force.mean(), 1e-300)], axis=1)
+    # Relative errors matter: two reweighted passes stand for a likelihood of gamma type.
+    variance = np.full(len(force), squares.mean())
+    for _ in range(2):
+        inverse = design / variance[:, None] ** 2
+        line = np.linalg.lstsq(inverse.T @ design, inverse.T @ squares, rcond=None)[0]
+        variance = np.maximum(design @ np.maximum(line, 0.0), 0.05 * squares.mean())
+        if not variance.max() > 0:
+            return np.full(len(force), 1.0 / len(force))
+    return np.asarray(1.0 / variance / np.sum(1.0 / variance))
+
+
+def mean_deviations(
+    paths: Sequence[Array],
+    lag: int,
+    starts: Array,
+    *,
+    n_steps: int,
+    n_draws: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Draw by how much the mean after ``n_steps`` may be off, the observed steps being few.
+
+    Parameters
+    ----------
+    paths : sequence of ndarray, each (T_c, dim)
+        The observed runs.
+    lag : int
+        Steps of a kernel step.
+    starts : ndarray, shape (n_starts, dim)
+    n_steps, n_draws : int
+    rng : Generator
+
+    Returns
+    -------
+    ndarray, shape (n_starts, n_draws, dim)
+        Means of the linear law under draws of ``(A, c)`` less those of its fit.
+
+    Notes
+    -----
+    The draws are normal with the covariance of Newey and West [1]_ over ``lag`` steps, as windows
+    overlap, widened by the number of independent steps. A draw that would grow is scaled back to
+    spectral radius 1.
+
+    References
+    ----------
+    .. [1] Newey and West, "A simple, positive semi-definite, heteroskedasticity and
+       autocorrelation consistent covariance matrix", 1987.
+    """
+    before, after = lagged_pairs(paths, lag)
+    dim = before.shape[1]
+    law = var1_fit(before, after)
+    centre = law.weights @ before
+    spread = np.sqrt(law.weights @ (before - centre) ** 2)
+    unit = np.where(spread > 0, spread, 1.0)
+    design = np.concatenate([np.ones((len(before), 1)), (before - centre) / unit], axis=1)
+    weighted = design * law.weights[:, None]
+    inverse = np.linalg.inv(weighted.T @ design + 1e-9 * np.eye(dim + 1))
+    # One score a pair: (design ⊗ residual), so that coordinates stay coupled.
+    scores = (weighted[:, :, None] * law.residuals[:, None, :]).reshape(len(before), -1)
+    middle = np.zeros((scores.shape[1], scores.shape[1]))
+    lengths = [len(p) - lag for p in paths if len(p) > lag]
+    for g in np.split(scores, np.cumsum(lengths)[:-1]):
+        middle += g.T @ g
+        for gap in range(1, min(lag, len(g))):
+            cross = (1 - gap / lag) * g[gap:].T @ g[:-gap]
+            middle += cross + cross.T
+    bread = np.kron(inverse, np.eye(dim))
+    independent = 1.0 / float(law.weights @ law.weights) / lag
+    widened = independent / max(independent - dim - 1.0, 0.5)
+    values, vectors = np.linalg.eigh(widened * bread @ middle @ bread.T)
+    draws = (
+        np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal((n_draws, len(values)))
+    ) @ vectors.T
+    draws = draws.reshape(n_draws, dim + 1, dim)
+    whole = max(1, round(n_steps / lag))
+    fitted = _pushed(law.matrix[None], law.shift[None], starts, whole)
+    matrices = law.matrix + np.swapaxes(draws[:, 1:] / unit[:, None], 1, 2)
+    values_at_centre = law.matrix @ centre + law.shift + draws[:, 0]
+    radius = np.abs(np.linalg.eigvals(matrices)).max(axis=1)
+    matrices /= np.maximum(radius, 1.0)[:, None, None]
+    shifts = values_at_centre - np.einsum("rij,j->ri", matrices, centre)
+    return np.swapaxes(_pushed(matrices, shifts, starts, whole) - fitted, 0, 1)
+
+
+def _pushed(matrices: Array, shifts: Array, starts: Array, n: int) -> Array:
+    """Means after ``n`` lags under each law: (n_laws, n_starts, dim)."""
+    out = np.repeat(starts[None], len(matrices), axis=0)
+    for _ in range(n):
+        out = out @ np.swapaxes(matrices, 1, 2) + shifts[:, None]
+    return out

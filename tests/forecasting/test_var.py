@@ -1,0 +1,69 @@
+"""The linear law of a lagged run: exact where it is exact, efficient, and honest of its spread."""
+
+import numpy as np
+import pytest
+
+from sgdmc import make_least_squares, run_sgd
+from sgdmc.forecasting.var import lagged_pairs, mean_deviations, var1_fit
+
+
+def test_a_linear_map_is_found_exactly():
+    rng = np.random.default_rng(0)
+    matrix = np.array([[0.9, 0.1], [-0.2, 0.7]])
+    x = rng.normal(size=(50, 2))
+    law = var1_fit(x, x @ matrix.T + [1.0, -2.0])
+    np.testing.assert_allclose(law.matrix, matrix, atol=1e-7)
+    np.testing.assert_allclose(law.residuals, 0, atol=1e-6)
+    np.testing.assert_allclose(
+        law.push(x[:3], 2), (x[:3] @ matrix.T + [1, -2]) @ matrix.T + [1, -2]
+    )
+
+
+def test_weights_beat_ordinary_least_squares_on_sgd():
+    errors = {1: [], 3: []}
+    for seed in range(20):
+        problem = make_least_squares(n_samples=100, dim=2, noise=0.5, rng=seed)
+        run = run_sgd(problem, [4.0, -3.0], step_size=0.02, n_steps=400, rng=seed)
+        truth = np.eye(2) - 0.02 * np.asarray(problem.X).T @ np.asarray(problem.X) / 100
+        pairs = lagged_pairs(run.paths, 1)
+        for n, found in errors.items():
+            found.append(np.abs(var1_fit(*pairs, n_passes=n).matrix - truth).max())
+    assert np.mean(errors[3]) < 0.85 * np.mean(errors[1])
+
+
+def test_constant_coordinates_are_harmless():
+    x = np.stack([np.linspace(5, 1, 30), np.full(30, 2.0)], axis=1)
+    law = var1_fit(x[:-1], x[1:])
+    assert np.isfinite(law.matrix).all()
+    np.testing.assert_allclose(law.weights.sum(), 1.0)
+    off = mean_deviations([x], 1, x[:2], n_steps=5, n_draws=20, rng=np.random.default_rng(0))
+    assert np.isfinite(off).all()
+
+
+def test_pairs_stay_within_runs():
+    before, after = lagged_pairs([np.arange(4.0)[:, None], np.arange(10.0, 13.0)[:, None]], 2)
+    np.testing.assert_array_equal(before[:, 0], [0, 1, 10])
+    np.testing.assert_array_equal(after[:, 0], [2, 3, 12])
+    with pytest.raises(ValueError, match="lag must be shorter than the longest run; got 9"):
+        lagged_pairs([np.zeros((4, 1))], 9)
+
+
+def test_deviations_are_as_large_as_the_errors_of_the_mean():
+    matrix = np.array([[0.95, 0.03], [0.0, 0.9]])
+    starts = np.array([[6.0, -5.0]])
+    truth, inside, total = starts.copy(), 0, 0
+    for _ in range(20):
+        truth = truth @ matrix.T
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x = np.empty((2, 121, 2))
+        x[:, 0] = rng.normal(size=(2, 2)) * 4
+        for t in range(120):
+            x[:, t + 1] = x[:, t] @ matrix.T + 0.3 * rng.normal(size=(2, 2))
+        law = var1_fit(*lagged_pairs(list(x), 1))
+        off = mean_deviations(list(x), 1, starts, n_steps=20, n_draws=400, rng=rng)
+        mean = law.push(starts, 20) + off[0]
+        low, high = np.quantile(mean, [0.05, 0.95], axis=0)
+        inside += ((truth[0] >= low) & (truth[0] <= high)).sum()
+        total += 2
+    assert 0.78 < inside / total < 0.98
