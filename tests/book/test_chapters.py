@@ -55,7 +55,9 @@ def test_cells_are_short_and_figures_are_described(path: Path) -> None:
         if "figure:" in head:
             assert "caption:" in head
             assert "name: fig-" in head
-            described = 'aria-label="' in code if 'class="live"' in code else re.search(r"alt: \S", head)
+            described = (
+                'aria-label="' in code if 'class="live"' in code else re.search(r"alt: \S", head)
+            )
             assert described, head
 
 
