@@ -89,7 +89,10 @@ def test_every_page_loads_from_the_book_alone_and_whole(watch: Watch, built_book
             ".filter(m => !m.querySelector('mjx-container') || m.querySelector('mjx-merror'))"
             ".map(m => m.textContent.slice(0, 80))"
         )
-        undrawn = page.evaluate("() => /<Figure size|Traceback/.test(document.body.innerText)")
+        undrawn = page.evaluate(
+            "() => [...document.querySelectorAll('.cell_output')]"
+            ".some(o => /<Figure size|Traceback/.test(o.innerText))"
+        )
         faults += [f"{name}: {fault}" for fault in watch.faults]
         faults += [f"{name}: a figure that was not drawn, or a traceback"] if undrawn else []
         faults += [f"{name}: broken image {src}" for src in broken]
