@@ -90,6 +90,44 @@ def _triad(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
         a[i] = b[i] + 3.0 * c[i]
 
 
+@numba.njit
+def _divide(x: float, steps: int) -> float:
+    for _ in range(steps):
+        x = 1.0 / (x + 1.0)
+    return x
+
+
+def division_seconds() -> float:
+    """Seconds of an addition and a division that wait for each other."""
+    _divide(0.5, 10)
+    return min(timed(lambda: _divide(0.5, 100_000)) for _ in range(5)) / 100_000
+
+
+@numba.njit
+def _increment(table: np.ndarray, cells: np.ndarray) -> None:
+    for i in range(len(cells)):
+        table[cells[i]] += 1
+
+
+def increment_seconds(n_cells: int) -> float:
+    """Seconds of one increment of a random cell of 32 bits, the cells known beforehand."""
+    table = np.zeros(n_cells, np.uint32)
+    cells = np.random.default_rng(0).integers(0, n_cells, 1_000_000).astype(np.int32)
+    _increment(table, cells)
+    return min(timed(lambda: _increment(table, cells)) for _ in range(5)) / len(cells)
+
+
+def flop_seconds(flops: float) -> float:
+    """Seconds of so many additions and multiplications at the rate of BLAS's matrix product.
+
+    The product runs on as many threads as BLAS takes by itself.
+    """
+    a = np.random.default_rng(0).random((768, 768))
+    out = np.empty_like(a)
+    np.dot(a, a, out=out)
+    return flops * min(timed(lambda: np.dot(a, a, out=out)) for _ in range(5)) / (2 * 768**3)
+
+
 def load_seconds(n_bytes: float, *, lanes: int = 1) -> float:
     """Seconds of one random load from a table of this size, on `lanes` independent chains."""
     n = max(int(n_bytes) // 8, 64)
@@ -114,6 +152,7 @@ def machine_limits() -> dict[str, float]:
         "triad": 24 * a.size / triad,
         "fill": 8 * a.size / fill,
         "draws": (1 << 15) / draws,
+        "flops": 1 / flop_seconds(1.0),
     }
     for kib in (16, 256, 2048, 8192):
         limits[f"dependent load, {kib} KiB"] = load_seconds(kib * 1024)

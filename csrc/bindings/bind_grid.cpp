@@ -38,31 +38,41 @@ std::int64_t encode(const Array<double>& values, const Array<double>& low, const
   });
 }
 
-py::bytes write_digits(const Array<std::int16_t>& states, int digits, std::size_t dim) {
+py::tuple write_digits(const Array<std::int16_t>& states, int digits, std::size_t dim) {
   if (digits < 1 || digits > 3 || dim < 1) throw py::value_error("digits must be 1, 2 or 3");
   const std::size_t n = states.size();
-  py::bytes text(nullptr, n * (digits + 1));
-  char* buffer = PyBytes_AS_STRING(text.ptr());
+  // Written in place: a new string that nobody else has seen may be filled.
+  const auto text = py::reinterpret_steal<py::object>(PyUnicode_New(static_cast<Py_ssize_t>(n * (digits + 1)), 127));
+  if (!text) throw py::error_already_set();
+  char* buffer = reinterpret_cast<char*>(PyUnicode_1BYTE_DATA(text.ptr()));
   const std::int16_t* s = states.data();
-  without_gil([&](sgdmc::Stop&) {
-    if (digits == 1) sgdmc::write_digits<1>(s, n, dim, buffer);
-    if (digits == 2) sgdmc::write_digits<2>(s, n, dim, buffer);
-    if (digits == 3) sgdmc::write_digits<3>(s, n, dim, buffer);
+  const auto bad = n == 0 ? -1 : without_gil([&](sgdmc::Stop&) {
+    return digits == 1   ? sgdmc::write_digits<1>(s, n, dim, buffer)
+           : digits == 2 ? sgdmc::write_digits<2>(s, n, dim, buffer)
+                         : sgdmc::write_digits<3>(s, n, dim, buffer);
   });
-  return text;
+  if (bad >= 0) return py::make_tuple(py::str(), bad);
+  return py::make_tuple(text, bad);
 }
 
-py::tuple parse_digits(const py::bytes& text, int digits, std::size_t dim) {
+// A string of characters below 128 is read where it lies; others do not fit anyway, wherever they are.
+py::tuple parse_digits(const py::str& text, int digits, std::size_t dim) {
   if (digits < 1 || digits > 3 || dim < 1) throw py::value_error("digits must be 1, 2 or 3");
-  const std::string_view view = text;
-  if (view.size() % (digits + 1) != 0) throw py::value_error("the text ends inside a number");
-  const std::size_t n = view.size() / (digits + 1);
+  py::object plain = text;
+  if (!PyUnicode_IS_ASCII(text.ptr())) {
+    const py::object encoded = text.attr("encode")("ascii", "replace");
+    plain = encoded.attr("decode")("ascii");
+  }
+  const char* from = reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(plain.ptr()));
+  const std::size_t length = PyUnicode_GET_LENGTH(plain.ptr());
+  if (length % (digits + 1) != 0) throw py::value_error("the text ends inside a number");
+  const std::size_t n = length / (digits + 1);
   Array<std::int16_t> states(static_cast<py::ssize_t>(n));
   std::int16_t* s = states.mutable_data();
   const auto bad = without_gil([&](sgdmc::Stop&) {
-    return digits == 1   ? sgdmc::parse_digits<1>(view.data(), n, dim, s)
-           : digits == 2 ? sgdmc::parse_digits<2>(view.data(), n, dim, s)
-                         : sgdmc::parse_digits<3>(view.data(), n, dim, s);
+    return digits == 1   ? sgdmc::parse_digits<1>(from, n, dim, s)
+           : digits == 2 ? sgdmc::parse_digits<2>(from, n, dim, s)
+                         : sgdmc::parse_digits<3>(from, n, dim, s);
   });
   return py::make_tuple(states, bad);
 }

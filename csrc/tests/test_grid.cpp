@@ -1,6 +1,8 @@
 // Discretisation and digit text against the definition, one value at a time.
 #include <cstring>
 
+#include <cstdio>
+
 #include "check.hpp"
 #include "sgdmc/grid.hpp"
 #include "sgdmc/random.hpp"
@@ -55,7 +57,7 @@ CASE(extremes_and_the_first_bad_entry) {
 CASE(text_goes_both_ways) {
   const std::int16_t states[] = {0, 9, 10, 99, 100, 999};
   char text[24];
-  write_digits<3>(states, 6, 2, text);
+  CHECK(write_digits<3>(states, 6, 2, text) == -1);
   CHECK(std::string(text, 24) == "000:009,010:099,100:999,");
   std::int16_t back[6];
   CHECK(parse_digits<3>(text, 6, 2, back) == -1);
@@ -63,6 +65,15 @@ CASE(text_goes_both_ways) {
   text[5] = 'x';
   CHECK(parse_digits<3>(text, 6, 2, back) == 5);
   CHECK(parse_digits<3>("000,", 1, 2, back) == 3);
+  const std::int16_t outside[] = {5, 99, 100, -1};
+  CHECK(write_digits<3>(outside, 4, 2, text) == 3);
+  CHECK(write_digits<2>(outside, 4, 1, text) == 2);
+  for (std::int16_t state = 0; state < 1000; ++state) {  // the words of 32 bits
+    char word[8];
+    std::snprintf(word, sizeof word, "%03d,", state);
+    CHECK(write_digits<3>(&state, 1, 1, text) == -1);
+    CHECK(std::memcmp(word, text, 4) == 0);
+  }
   // Every character in every place of a number: what is no digit, or no comma, is found there.
   for (int place = 0; place < 4; ++place)
     for (int c = 0; c < 256; ++c) {

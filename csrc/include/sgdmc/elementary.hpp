@@ -1,4 +1,4 @@
-// Sine, cosine and the logistic function by fixed sequences of additions, multiplications and one
+// Sine, cosine, exponential and the logistic function by fixed sequences of additions, multiplications and one
 // division, so that C++, numba and NumPy give the same bits, at every vector width.
 #pragma once
 
@@ -109,18 +109,14 @@ SGDMC_INLINE void sine_cosine(D x, D& s, D& c) {
   c = __builtin_bit_cast(D, __builtin_bit_cast(U, c) ^ (((quadrant + 1u) & 2u) << 62));
 }
 
-// 1 / (1 + exp(-x)); x is clamped to [-708, 708], where the result is 0 or 1 to full precision.
-//
-// exp by reduction to |r| <= ln(2)/2 and its Taylor polynomial of degree 13 (truncation 4e-18).
+// exp(x) for -708 <= x <= 709: reduction to |r| <= ln(2)/2 and the Taylor polynomial of degree 13 there
+// (truncation 4e-18).
 template <class D, class U>
-SGDMC_INLINE D logistic(D x) {
-  x = x > 708.0 ? broadcast<D>(708.0) : x;
-  x = x < -708.0 ? broadcast<D>(-708.0) : x;
-  const D t = -x;
-  const D shifted = t * 0x1.71547652b82fep+0 + kRound;
+SGDMC_INLINE D exp_between(D x) {
+  const D shifted = x * 0x1.71547652b82fep+0 + kRound;
   const U exponent = __builtin_bit_cast(U, shifted);
   const D n = shifted - kRound;
-  const D r = (t - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
+  const D r = (x - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
   D q = broadcast<D>(1.0 / 6227020800.0);
   q = 1.0 / 479001600.0 + r * q;
   q = 1.0 / 39916800.0 + r * q;
@@ -135,7 +131,15 @@ SGDMC_INLINE D logistic(D x) {
   q = 0.5 + r * q;
   const D e = 1.0 + (r + (r * r) * q);
   // Times 2^n: the low bits of `shifted` are n, and the result is a normal number.
-  return 1.0 / (1.0 + __builtin_bit_cast(D, __builtin_bit_cast(U, e) + (exponent << 52)));
+  return __builtin_bit_cast(D, __builtin_bit_cast(U, e) + (exponent << 52));
+}
+
+// 1 / (1 + exp(-x)); x is clamped to [-708, 708], where the result is 0 or 1 to full precision.
+template <class D, class U>
+SGDMC_INLINE D logistic(D x) {
+  x = x > 708.0 ? broadcast<D>(708.0) : x;
+  x = x < -708.0 ? broadcast<D>(-708.0) : x;
+  return 1.0 / (1.0 + exp_between<D, U>(-x));
 }
 
 inline void sine_cosine(const double* x, std::size_t n, double* s, double* c) {

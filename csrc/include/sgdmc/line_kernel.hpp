@@ -46,24 +46,7 @@ SGDMC_INLINE Lanes exp(Lanes x) {
   const auto tiny = x < -708.0;
   x = x < -708.0 ? all(-708.0) : x;
   x = x > 709.0 ? all(709.0) : x;
-  const Lanes shifted = x * 0x1.71547652b82fep+0 + kRound;
-  const LaneBits exponent = __builtin_bit_cast(LaneBits, shifted);
-  const Lanes n = shifted - kRound;
-  const Lanes r = (x - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
-  Lanes q = all(1.0 / 6227020800.0);
-  q = 1.0 / 479001600.0 + r * q;
-  q = 1.0 / 39916800.0 + r * q;
-  q = 1.0 / 3628800.0 + r * q;
-  q = 1.0 / 362880.0 + r * q;
-  q = 1.0 / 40320.0 + r * q;
-  q = 1.0 / 5040.0 + r * q;
-  q = 1.0 / 720.0 + r * q;
-  q = 1.0 / 120.0 + r * q;
-  q = 1.0 / 24.0 + r * q;
-  q = 1.0 / 6.0 + r * q;
-  q = 0.5 + r * q;
-  const Lanes e = 1.0 + (r + (r * r) * q);
-  const Lanes out = __builtin_bit_cast(Lanes, __builtin_bit_cast(LaneBits, e) + (exponent << 52));
+  const Lanes out = exp_between<Lanes, LaneBits>(x);
   return tiny ? Lanes{} : out;
 }
 

@@ -30,7 +30,7 @@ struct Band {
   double* row(std::ptrdiff_t i) const { return data + i * ld; }
 };
 
-constexpr std::ptrdiff_t kPanel = 64;  // states eliminated at a time
+constexpr std::ptrdiff_t kPanel = 32;  // states eliminated at a time
 constexpr double kReductionScale = 0x1p200;  // keeps subnormal probabilities off the slow path
 
 namespace detail {

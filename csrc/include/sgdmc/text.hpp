@@ -1,6 +1,7 @@
 // Digit text: states as zero-padded numbers, ":" between the coordinates of one step, "," after it.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdint>
@@ -10,9 +11,46 @@
 
 namespace sgdmc {
 
+// Writes n numbers of three digits and a comma, each one word of 32 bits.
+inline void write_words(const std::int16_t* states, std::size_t n, char* text) {
+  dispatch([&](auto) SGDMC_BODY {
+    const std::int16_t* from = states;
+    char* to = text;
+    const std::size_t count = n;
+    for (std::size_t i = 0; i < count; ++i) {
+      // Divisions by 100 and 10 as multiplications, exact below 1000 and below 100.
+      const std::uint32_t s = static_cast<std::uint16_t>(from[i]), hundreds = s * 5243 >> 19 & 0xFF;
+      const std::uint32_t rest = s - 100 * hundreds, tens = rest * 103 >> 10 & 0xFF, units = rest - 10 * tens;
+      const std::uint32_t word = 0x2C303030u + hundreds + (tens << 8) + (units << 16);
+      std::memcpy(to + 4 * i, &word, 4);
+    }
+  });
+}
+
+// Index of the first state outside [0, count), or -1.
+inline std::int64_t first_outside(const std::int16_t* states, std::size_t n, unsigned count) {
+  std::uint16_t largest = 0;
+  dispatch([&](auto) SGDMC_BODY {
+    std::uint16_t top = 0;
+    for (std::size_t i = 0; i < n; ++i) top = std::max(top, static_cast<std::uint16_t>(states[i]));
+    largest = top;
+  });
+  if (largest < count) return -1;
+  std::size_t i = 0;
+  while (static_cast<std::uint16_t>(states[i]) < count) ++i;
+  return static_cast<std::int64_t>(i);
+}
+
+// Returns the index of the first state that has more digits, or -1; the text is meaningful only then.
 template <int Digits>
-void write_digits(const std::int16_t* states, std::size_t n, std::size_t dim, char* text) {
+std::int64_t write_digits(const std::int16_t* states, std::size_t n, std::size_t dim, char* text) {
   constexpr int count = Digits == 1 ? 10 : Digits == 2 ? 100 : 1000;
+  const std::int64_t bad = first_outside(states, n, count);
+  if (bad >= 0) return bad;
+  if (Digits == 3 && dim == 1 && std::endian::native == std::endian::little) {
+    write_words(states, n, text);
+    return -1;
+  }
   std::array<std::array<char, 4>, count> table{};
   for (int s = 0; s < count; ++s) {
     int rest = s;
@@ -21,11 +59,12 @@ void write_digits(const std::int16_t* states, std::size_t n, std::size_t dim, ch
   }
   for (std::size_t i = 0; i < n; ++i) {
     const unsigned s = static_cast<std::uint16_t>(states[i]);
-    std::memcpy(text + i * (Digits + 1), table[s < count ? s : 0].data(), Digits + 1);
+    std::memcpy(text + i * (Digits + 1), table[s].data(), Digits + 1);
   }
   if (dim > 1)
     for (std::size_t i = 0; i < n; ++i)
       if ((i + 1) % dim != 0) text[i * (Digits + 1) + Digits] = ':';
+  return -1;
 }
 
 // Reads n numbers of three digits and a comma, each one word of 32 bits; whether all fit.

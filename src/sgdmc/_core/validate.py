@@ -14,6 +14,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from sgdmc._core import backend
+
 __all__ = [
     "as_choice",
     "as_floats",
@@ -217,7 +219,7 @@ def as_transition_matrix(
     sums = np.asarray(matrix.sum(axis=1)).ravel()
     result: Any
     if scipy.sparse.issparse(matrix):
-        result = scipy.sparse.csr_array(matrix, copy=True)
+        result = matrix.copy()
         result.data /= np.repeat(sums, np.diff(result.indptr))
         result.sum_duplicates()
     else:
@@ -239,8 +241,6 @@ def checked_transition_matrix(P: Any, *, name: str = "P") -> tuple[Any, int, int
     ValueError
         As for `as_transition_matrix`.
     """
-    from sgdmc._core import native
-
     sparse = scipy.sparse.issparse(P)
     matrix: Any
     if sparse:
@@ -253,11 +253,11 @@ def checked_transition_matrix(P: Any, *, name: str = "P") -> tuple[Any, int, int
     if sparse:
         indices = matrix.indices.astype(np.int32, copy=False)
         starts = matrix.indptr.astype(np.int32, copy=False)
-        found = native.check_sparse_rows(matrix.data, indices, starts, ROW_SUM_TOLERANCE)
+        found = backend("cpp").check_sparse_rows(matrix.data, indices, starts, ROW_SUM_TOLERANCE)
         if indices is not matrix.indices or starts is not matrix.indptr:
             matrix = scipy.sparse.csr_array((matrix.data, indices, starts), shape=shape)
     else:
-        found = native.check_full_rows(matrix, ROW_SUM_TOLERANCE)
+        found = backend("cpp").check_full_rows(matrix, ROW_SUM_TOLERANCE)
     if not found[0]:
         matrix = _summed(matrix) if sparse else matrix
         _raise_unless_stochastic(name, matrix)

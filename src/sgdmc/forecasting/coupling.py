@@ -53,7 +53,7 @@ def choose_coordinates(
     if dim == 1 or (coupling == "blocks" and basis is None):
         return identity, "blocks", "coordinates as they are"
     before, after = lagged_pairs(paths, lag)
-    given = _basis_of(before, after, values, basis)
+    given = _basis_of(before, after, values, basis, lag)
     rotated = Coordinates(given, values.mean(axis=0))
     if coupling == "rotated" or basis is not None:
         return rotated, "rotated", "coordinates rotated as asked"
@@ -64,7 +64,9 @@ def choose_coordinates(
     return identity, "blocks", f"coordinates as they are: {pair}"
 
 
-def _basis_of(before: Array, after: Array, values: Array, basis: ArrayLike | None) -> Array:
+def _basis_of(
+    before: Array, after: Array, values: Array, basis: ArrayLike | None, lag: int
+) -> Array:
     dim = values.shape[1]
     if isinstance(basis, str):
         if basis != "pca":
@@ -75,11 +77,11 @@ def _basis_of(before: Array, after: Array, values: Array, basis: ArrayLike | Non
         if given.shape != (dim, dim):
             raise ValueError(f"basis must have shape ({dim}, {dim}); got {given.shape}.")
         return given
-    return _var1_basis(before, after)
+    return _var1_basis(before, after, lag)
 
 
-def _var1_basis(before: Array, after: Array) -> Array:
-    matrix = var1_fit(before, after).matrix
+def _var1_basis(before: Array, after: Array, lag: int) -> Array:
+    matrix = var1_fit(before, after, lag=lag).matrix
     eigenvalues, vectors = np.linalg.eig(matrix)
     if np.abs(eigenvalues.imag).max() < 1e-12:
         real = np.ascontiguousarray(vectors.real)
@@ -107,7 +109,7 @@ def _held_out(before: Array, after: Array, values: Array, lag: int) -> tuple[flo
             keep = np.ones(len(before), dtype=bool)
             keep[first:last] = False
         x, y = before[keep], after[keep]
-        for which, basis in enumerate((np.eye(x.shape[1]), _var1_basis(x, y))):
+        for which, basis in enumerate((np.eye(x.shape[1]), _var1_basis(x, y, lag))):
             inverse = np.linalg.inv(basis).T
             score = np.linalg.slogdet(inverse)[1]
             u, v = x @ inverse, y @ inverse

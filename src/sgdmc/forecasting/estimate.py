@@ -345,7 +345,7 @@ def _calibrated(
     lag: int,
 ) -> tuple[list[BlockRows], str]:
     """Hold the rows of each coordinate to its observed steps."""
-    weights = var1_fit(*lagged_pairs(paths, lag)).weights
+    weights = var1_fit(*lagged_pairs(paths, lag), lag=lag).weights
     held, done = [], []
     for i, block in enumerate(found):
         positions = [(z[:, i] - grid.low[i]) * grid.scale[i] for z in rotated]

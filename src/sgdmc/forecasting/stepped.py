@@ -64,8 +64,8 @@ class SteppedKernel:
         return theta.reshape(len(starts), n_chains, -1)
 
 
-def _var1(before: Array, after: Array) -> Step:
-    law = var1_fit(before, after)
+def _var1(before: Array, after: Array, lag: int) -> Step:
+    law = var1_fit(before, after, lag=lag)
     matrix, shift, residuals = law.matrix, law.shift, law.residuals
     radius = float(np.abs(np.linalg.eigvals(matrix)).max())
     if radius > 1:
@@ -78,7 +78,7 @@ def _var1(before: Array, after: Array) -> Step:
     return step
 
 
-def _knn(before: Array, after: Array) -> Step:
+def _knn(before: Array, after: Array, lag: int) -> Step:
     scale = _unit(before)
     tree = cKDTree(before / scale)
     k = max(1, min(len(before), round(np.sqrt(len(before)) / 2)))
@@ -92,10 +92,11 @@ def _knn(before: Array, after: Array) -> Step:
     return step
 
 
-def _local_linear(before: Array, after: Array) -> Step:
+def _local_linear(before: Array, after: Array, lag: int) -> Step:
     """Weighted lines through the nearest pairs, tricube weights; their residuals are the noise.
 
     Lines are fitted at anchors, observed points spread over the runs, and the nearest one is used.
+    Beyond the pairs that a line was fitted to it is held, not extrapolated.
     """
     scale = _unit(before)
     tree = cKDTree(before / scale)
@@ -114,10 +115,13 @@ def _local_linear(before: Array, after: Array) -> Step:
     coefficients = np.linalg.solve(gram, np.swapaxes(weighted, 1, 2) @ moved)
     residuals = (moved - design @ coefficients)[:, : min(k, max(8, k // 4))]
     places = cKDTree(anchors / scale)
+    reach = gaps[:, -1:]
 
     def step(theta: Array, rng: np.random.Generator) -> Array:
         which = np.asarray(places.query(theta / scale)[1])
         off = (theta - anchors[which]) / scale
+        length = np.linalg.norm(off, axis=1, keepdims=True)
+        off *= np.minimum(1.0, reach[which] / np.maximum(length, 1e-300))
         mean = coefficients[which, 0] + np.einsum("mi,mij->mj", off, coefficients[which, 1:])
         picked = rng.integers(residuals.shape[1], size=len(theta))
         return np.asarray(theta + mean + residuals[which, picked])
@@ -138,7 +142,7 @@ def _spread(points: Array, count: int) -> Array:
     return points[picks]
 
 
-STEPPED: dict[str, Callable[[Array, Array], Step]] = {
+STEPPED: dict[str, Callable[[Array, Array, int], Step]] = {
     "var1": _var1,
     "knn": _knn,
     "local-linear": _local_linear,
@@ -155,7 +159,7 @@ def stepped_kernel(
 ) -> SteppedKernel:
     """Fit one of :data:`STEPPED` to all lagged pairs of the observed runs."""
     before, after = lagged_pairs(paths, lag)
-    return SteppedKernel(STEPPED[method](before, after), lag, method, names, paths, notes)
+    return SteppedKernel(STEPPED[method](before, after, lag), lag, method, names, paths, notes)
 
 
 def _unit(values: Array) -> Array:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 __all__ = ["LinearLaw", "lagged_pairs", "mean_deviations", "var1_fit"]
 
@@ -30,12 +32,15 @@ class LinearLaw:
     residuals : ndarray, shape (m, dim)
     weights : ndarray, shape (m,)
         Of the pairs; they sum to one.
+    symmetric : bool
+        Whether ``A`` was held symmetric.
     """
 
     matrix: Array
     shift: Array
     residuals: Array
     weights: Array
+    symmetric: bool
 
     def push(self, starts: Array, n: int) -> Array:
         """Return the mean ``n`` lags after each start, (n_starts, dim)."""
@@ -62,18 +67,31 @@ def lagged_pairs(paths: Sequence[Array], lag: int) -> tuple[Array, Array]:
     return np.concatenate([p[:-lag] for p in long]), np.concatenate([p[lag:] for p in long])
 
 
-def var1_fit(before: Array, after: Array, *, ridge: float = 1e-9, n_passes: int = 3) -> LinearLaw:
+def var1_fit(
+    before: Array,
+    after: Array,
+    *,
+    lag: int = 1,
+    symmetric: bool | None = None,
+    n_passes: int = 3,
+) -> LinearLaw:
     """Weighted least-squares fit of ``after ≈ A before + c``.
 
     SGD's noise grows with the distance from the minimiser. After a first, unweighted pass the
     squared residuals are modelled as ``v0 + v1 |A before + c − before|²`` and each pair weighs the
-    inverse of that: the few steps of a transient no longer drown the many near the limit.
+    inverse of that: the few steps of a transient no longer drown the many near the limit. With one
+    step size for all coordinates ``A = (I − γH)^lag`` is symmetric, as Hessians are: half of the
+    coupling need not be estimated.
 
     Parameters
     ----------
     before, after : ndarray, shape (m, dim)
-    ridge : float
-        Relative to the mean square of the centred regressors; keeps constant coordinates harmless.
+        In the parameters themselves: a change of basis does not keep ``A`` symmetric.
+    lag : int
+        Steps between the two; windows that overlap are counted as ``1/lag`` each by the test.
+    symmetric : bool, optional
+        Hold ``A`` symmetric; by default unless a likelihood-ratio test at 1% objects (momentum,
+        Adam, or a step size for each coordinate).
     n_passes : int
         1 for ordinary least squares.
 
@@ -81,21 +99,43 @@ def var1_fit(before: Array, after: Array, *, ridge: float = 1e-9, n_passes: int 
     -------
     LinearLaw
     """
+    free = _weighted_fit(before, after, False, n_passes)
+    dim = before.shape[1]
+    if dim == 1 or symmetric is False:
+        return free
+    held = _weighted_fit(before, after, True, n_passes)
+    if symmetric:
+        return held
+    # Both are judged under the weights of the free fit.
+    squares = [float(free.weights @ (f.residuals**2).sum(axis=1)) for f in (held, free)]
+    ratio = squares[0] / squares[1] if squares[1] > 0 else 1.0 + squares[0]
+    statistic = len(before) / lag * dim * np.log(max(ratio, 1.0))
+    return held if statistic < chi2.ppf(0.99, dim * (dim - 1) // 2) else free
+
+
+def _weighted_fit(before: Array, after: Array, symmetric: bool, n_passes: int) -> LinearLaw:
     weights = np.full(len(before), 1.0 / len(before))
+    ridge = 1e-9
     for left in reversed(range(n_passes)):
         mean_x, mean_y = weights @ before, weights @ after
         x, y = before - mean_x, after - mean_y
         scale = np.sqrt(weights @ x**2)
-        unit = np.where(scale > 0, scale, 1.0)
+        # One scale for all where A is held symmetric, one a coordinate otherwise.
+        unit = np.full(len(scale), scale.max()) if symmetric else scale
+        unit = np.where(unit > 0, unit, 1.0)
         scaled = (x / unit) * weights[:, None]
-        gram, cross = scaled.T @ (x / unit), scaled.T @ y
-        slopes = np.linalg.solve(gram + ridge * np.eye(len(unit)), cross) / unit[:, None]
-        matrix = np.ascontiguousarray(slopes.T)
+        gram = scaled.T @ (x / unit) + ridge * np.eye(len(unit))
+        cross = scaled.T @ y
+        if symmetric:
+            cross = cross / unit[0]
+            matrix = scipy.linalg.solve_sylvester(gram, gram, cross + cross.T)
+        else:
+            matrix = (np.linalg.solve(gram, cross) / unit[:, None]).T
         shift = mean_y - matrix @ mean_x
         residuals = after - before @ matrix.T - shift
         if left:
             weights = _precision(before @ matrix.T + shift - before, residuals)
-    return LinearLaw(matrix, shift, residuals, weights)
+    return LinearLaw(np.ascontiguousarray(matrix), shift, residuals, weights, symmetric)
 
 
 def _precision(drift: Array, residuals: Array) -> Array:
@@ -152,15 +192,18 @@ def mean_deviations(
     """
     before, after = lagged_pairs(paths, lag)
     dim = before.shape[1]
-    law = var1_fit(before, after)
+    law = var1_fit(before, after, lag=lag)
     centre = law.weights @ before
-    spread = np.sqrt(law.weights @ (before - centre) ** 2)
-    unit = np.where(spread > 0, spread, 1.0)
+    unit = float(np.sqrt((law.weights @ (before - centre) ** 2).max()))
+    if not unit > 0:
+        return np.zeros((len(starts), n_draws, dim))
     design = np.concatenate([np.ones((len(before), 1)), (before - centre) / unit], axis=1)
     weighted = design * law.weights[:, None]
-    inverse = np.linalg.inv(weighted.T @ design + 1e-9 * np.eye(dim + 1))
-    # One score a pair: (design ⊗ residual), so that coordinates stay coupled.
-    scores = (weighted[:, :, None] * law.residuals[:, None, :]).reshape(len(before), -1)
+    # Parameters (1 + dim, dim) in rows of the design; a symmetric A has fewer.
+    free = _free_parameters(dim) if law.symmetric else np.eye((dim + 1) * dim)
+    curvature = np.kron(weighted.T @ design + 1e-12 * np.eye(dim + 1), np.eye(dim))
+    inverse = np.linalg.inv(free.T @ curvature @ free)
+    scores = (weighted[:, :, None] * law.residuals[:, None, :]).reshape(len(before), -1) @ free
     middle = np.zeros((scores.shape[1], scores.shape[1]))
     lengths = [len(p) - lag for p in paths if len(p) > lag]
     for g in np.split(scores, np.cumsum(lengths)[:-1]):
@@ -168,22 +211,34 @@ def mean_deviations(
         for gap in range(1, min(lag, len(g))):
             cross = (1 - gap / lag) * g[gap:].T @ g[:-gap]
             middle += cross + cross.T
-    bread = np.kron(inverse, np.eye(dim))
     independent = 1.0 / float(law.weights @ law.weights) / lag
     widened = independent / max(independent - dim - 1.0, 0.5)
-    values, vectors = np.linalg.eigh(widened * bread @ middle @ bread.T)
-    draws = (
-        np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal((n_draws, len(values)))
-    ) @ vectors.T
-    draws = draws.reshape(n_draws, dim + 1, dim)
+    values, vectors = np.linalg.eigh(widened * inverse @ middle @ inverse)
+    deviations = np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal((n_draws, len(values)))
+    draws = (deviations @ vectors.T @ free.T).reshape(n_draws, dim + 1, dim)
     whole = max(1, round(n_steps / lag))
     fitted = _pushed(law.matrix[None], law.shift[None], starts, whole)
-    matrices = law.matrix + np.swapaxes(draws[:, 1:] / unit[:, None], 1, 2)
+    matrices = law.matrix + np.swapaxes(draws[:, 1:] / unit, 1, 2)
     values_at_centre = law.matrix @ centre + law.shift + draws[:, 0]
     radius = np.abs(np.linalg.eigvals(matrices)).max(axis=1)
     matrices /= np.maximum(radius, 1.0)[:, None, None]
     shifts = values_at_centre - np.einsum("rij,j->ri", matrices, centre)
     return np.swapaxes(_pushed(matrices, shifts, starts, whole) - fitted, 0, 1)
+
+
+def _free_parameters(dim: int) -> Array:
+    """Map the free entries of (c, symmetric A) to all (1 + dim) dim of them."""
+    columns = []
+    for i in range(dim):
+        column = np.zeros((dim + 1, dim))
+        column[0, i] = 1.0
+        columns.append(column.ravel())
+    for i in range(dim):
+        for j in range(i, dim):
+            column = np.zeros((dim + 1, dim))
+            column[1 + i, j] = column[1 + j, i] = 1.0
+            columns.append(column.ravel())
+    return np.stack(columns, axis=1)
 
 
 def _pushed(matrices: Array, shifts: Array, starts: Array, n: int) -> Array:
