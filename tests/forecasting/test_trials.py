@@ -69,6 +69,13 @@ def test_scores_by_hand(report):
     assert (np.diff(report.curve[2]) < 0).mean() > 0.7
 
 
+def test_a_forecast_that_tells_no_start_apart():
+    # With no spread worth the name, every start is the same, and staying there ranks nothing.
+    spec = replace(SMALL, spread=1e-300, n_runs=(1,), methods=())
+    [stays] = sgdmc.run_trials(spec).select(forecast=STAYS)
+    assert stays.rank_correlation == 0.0
+
+
 def test_the_truth_is_what_sgd_does(report):
     problem = make_trial_problem(SMALL, 2)
     assert problem.dim == 2

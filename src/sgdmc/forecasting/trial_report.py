@@ -116,7 +116,8 @@ class TrialRecord:
         Share of starts whose real final loss lies in the central 90% of that start's draws; None
         for answers that are not about single starts.
     rank_correlation : float or None
-        Spearman's, between each start's median forecast and its real final loss.
+        Spearman's, between each start's median forecast and its real final loss; 0 where the
+        forecast does not tell starts apart.
     worth_runs : int
         Least number of runs whose own final losses come as close in expectation; ``n_pool`` stands
         for "that many or more".

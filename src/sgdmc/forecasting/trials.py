@@ -293,7 +293,8 @@ def _record(
     if losses.ndim == 2:
         low, high = np.quantile(losses, [0.05, 0.95], axis=1)
         coverage = float(((truth >= low) & (truth <= high)).mean()) if losses.shape[1] > 1 else None
-        correlation = float(spearmanr(np.median(losses, axis=1), truth).statistic)
+        middle = np.median(losses, axis=1)
+        correlation = float(spearmanr(middle, truth).statistic) if np.ptp(middle) > 0 else 0.0
     errors = np.quantile(pooled, [0.1, 0.9]) - np.quantile(truth, [0.1, 0.9])
     return TrialRecord(
         *job,
