@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from benchmarks.common import Row, in_turn, machine_limits, show
+from benchmarks.common import Row, in_turn, machine_limits, show, workers
 
-from sgdmc._core import backend, native, validate
+from sgdmc._core import backend, native
 from sgdmc.chain.grid import Grid
 
 
@@ -22,22 +22,24 @@ def discretising(n: int) -> Iterator[Row]:
         scaled = np.floor((values - grid.low) * grid.scale)
         return np.clip(scaled, 0, grid.n_states - 1).astype(np.int16)
 
-    digitize, floored, copied, ours = in_turn(
+    column, threads = values[:, None], workers()
+    digitize, floored, copied, reading, ours = in_turn(
         lambda: np.digitize(part, edges),
         floor,
         lambda: np.copyto(copy, values),
-        lambda: grid.encode(values, out=out),
+        lambda: native.min_max(column, threads),
+        lambda: grid.encode(values, out=out, n_threads=threads),
     )
     assert np.array_equal(out, floor())
     apart = np.flatnonzero(out[: len(part)] != np.digitize(part, edges))
     on_edge = np.abs((part[apart] - grid.low) * grid.scale % 1.0 - 0.5)
     assert (on_edge > 0.5 - 1e-9).all()  # they differ on edges alone
-    bound = copied * (10 * n) / (16 * n)
+    bound = reading * 10 / 8  # eight bytes in, two out, at the rate of reading alone
     task = f"discretising {n:.0e} doubles into int16"
     note = "np.digitize: a fiftieth, scaled"
-    yield Row(task, "np.digitize", 50 * digitize, ours, 200, "copy bandwidth", bound, note)
-    yield Row(task, "floor arithmetic", floored, ours, 12, "copy bandwidth", bound)
-    column, threads = values[:, None], validate.as_threads(None)
+    limit = "bandwidth of reading"
+    yield Row(task, "np.digitize", 50 * digitize, ours, 200, limit, bound, note)
+    yield Row(task, "floor arithmetic", floored, ours, 12, limit, bound)
     peer, ours = in_turn(
         lambda: (values.min(), values.max()), lambda: native.min_max(column, threads)
     )
@@ -51,27 +53,32 @@ def text(n: int) -> Iterator[Row]:
     grid = Grid.fit([0.0, 1.0], digits=3)
     states = np.random.default_rng(0).integers(0, 1000, size=n).astype(np.int16)
     part = states[: n // 100]
+    target = np.empty(3 * n, np.int16)  # four bytes of text a state, two of the state itself
+    source = np.ones_like(target)
+    bound = in_turn(lambda: np.copyto(target, source), repeats=9)[0] / 2
     python, numpy_seconds, ours = in_turn(
         lambda: "".join(f"{s:03d}," for s in part),
-        lambda: backend("numpy").write_digits(states, 3, 1).decode("ascii"),
+        lambda: backend("numpy").write_digits(states, 3, 1),
         lambda: grid.to_text(states),
     )
     written = grid.to_text(states)
     assert written[: 4 * len(part)] == "".join(f"{s:03d}," for s in part)
     task = f"writing {n:.0e} states as text"
     note = "Python: a hundredth, scaled"
-    yield Row(task, "Python, one by one", 100 * python, ours, 1000, note=note)
-    yield Row(task, "NumPy byte buffer", numpy_seconds, ours, 2)
-    piece, raw = written[: 4 * len(part)], written.encode("ascii")
+    limit = "copy of as many bytes"
+    yield Row(task, "Python, one by one", 100 * python, ours, 1000, limit, bound, note)
+    yield Row(task, "NumPy byte buffer", numpy_seconds, ours, 2, limit, bound)
+    piece = written[: 4 * len(part)]
     python, numpy_seconds, ours = in_turn(
         lambda: np.array([int(s) for s in piece.split(",")[:-1]], dtype=np.int16),
-        lambda: backend("numpy").parse_digits(raw, 3, 1),
+        lambda: backend("numpy").parse_digits(written, 3, 1),
         lambda: grid.from_text(written),
     )
     assert np.array_equal(grid.from_text(written), states)
     task = f"parsing {n:.0e} states from text"
-    yield Row(task, "Python, one by one", 100 * python, ours, 1000, note=note)
-    yield Row(task, "NumPy byte buffer", numpy_seconds, ours, 2)
+    limit = "copy of as many bytes"
+    yield Row(task, "Python, one by one", 100 * python, ours, 1000, limit, bound, note)
+    yield Row(task, "NumPy byte buffer", numpy_seconds, ours, 2, limit, bound)
 
 
 def rows(full: bool = False) -> Iterator[Row]:

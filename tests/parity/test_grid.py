@@ -67,8 +67,9 @@ def test_the_first_bad_entry_is_found(name, value, where):
 def test_text_is_equal_both_ways(name, digits, dim):
     states = np.random.default_rng(0).integers(0, 10**digits, size=300).astype(np.int16)
     for part in (states, states[:0], states[:dim]):
-        text = backend(name).write_digits(part, digits, dim)
-        assert text == backend("numpy").write_digits(part, digits, dim)
+        text, outside = backend(name).write_digits(part, digits, dim)
+        assert (text, outside) == backend("numpy").write_digits(part, digits, dim)
+        assert outside == -1
         back, bad = backend(name).parse_digits(text, digits, dim)
         assert np.array_equal(back, part)
         assert bad == -1
@@ -76,8 +77,18 @@ def test_text_is_equal_both_ways(name, digits, dim):
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize(
-    ("text", "where"), [(b"12,3a,", 4), (b"12,34:", 5), (b"12:34,", 2), (b"/2,99,", 0), (b":2,", 0)]
+    ("text", "where"),
+    [("12,3a,", 4), ("12,34:", 5), ("12:34,", 2), ("/2,99,", 0), (":2,", 0), ("12,√4,", 3)],
 )
 def test_the_first_misfit_is_found(name, text, where):
     assert backend("numpy").parse_digits(text, 2, 1)[1] == where
     assert backend(name).parse_digits(text, 2, 1)[1] == where
+
+
+@pytest.mark.parametrize("name", ["numpy", *OTHERS])
+@pytest.mark.parametrize("digits", [1, 2, 3])
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_the_first_state_outside_is_found(name, digits, wrong):
+    states = np.zeros(50, dtype=np.int16)
+    states[[31, 40]] = wrong * 10 ** (digits - 1)
+    assert backend(name).write_digits(states, digits, 1) == ("", 31)

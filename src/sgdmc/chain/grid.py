@@ -264,13 +264,16 @@ class Grid:
             If there are more than two axes, or a state is not in ``0 .. n_states - 1``.
         """
         array = validate.as_states("states", states)
-        self._in_range(array)
+        if array.dtype != np.int16:
+            self._in_range(array)
         flat = np.ascontiguousarray(array, dtype=np.int16).ravel()
         width = array.shape[1] if array.ndim == 2 else 1
         if width == 0:
             raise ValueError("states must have at least one coordinate; got none. Reshape them.")
-        text: bytes = kernels(backend).write_digits(flat, self.digits, width)
-        return text.decode("ascii")
+        text, bad = kernels(backend).write_digits(flat, self.digits, width)
+        if bad >= 0:
+            self._in_range(array)
+        return str(text)
 
     def from_text(self, text: str, *, backend: str = "cpp") -> NDArray[np.int16]:
         """States read back from `to_text`: shape (T,), or (T, k) if the text is joint.
@@ -291,8 +294,7 @@ class Grid:
                 f"text must consist of {self.digits}-digit numbers, each with its separator; got "
                 f"{text[-2 * stride :]!r} at its end. Complete the last number."
             )
-        raw = text.encode("ascii", errors="replace")
-        states, bad = kernels(backend).parse_digits(raw, self.digits, joint)
+        states, bad = kernels(backend).parse_digits(text, self.digits, joint)
         if bad >= 0:
             raise ValueError(
                 f"text must consist of {self.digits}-digit numbers, each with its separator; got "

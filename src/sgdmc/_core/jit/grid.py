@@ -60,20 +60,23 @@ def encode(
 
 
 @compiled
-def _write(states: Any, digits: int, dim: int, text: Any) -> None:
+def _write(states: Any, digits: int, dim: int, text: Any) -> int:
     for i in range(len(states)):
         rest = int(states[i])
+        if rest < 0 or rest >= 10**digits:
+            return i
         for position in range(digits - 1, -1, -1):
             text[i, position] = 48 + rest % 10
             rest //= 10
         text[i, digits] = 44 if (i + 1) % dim == 0 else 58
+    return -1
 
 
-def write_digits(states: NDArray[np.int16], digits: int, dim: int) -> bytes:
-    """Text of flat `states` in [0, 10**digits): ":" inside and "," after each `dim`."""
+def write_digits(states: NDArray[np.int16], digits: int, dim: int) -> tuple[str, int]:
+    """Text of flat `states` in [0, 10**digits), and the index of the first one outside or -1."""
     text = np.empty((len(states), digits + 1), dtype=np.uint8)
-    _write(states, digits, dim, text)
-    return text.tobytes()
+    bad = int(_write(states, digits, dim, text))
+    return "" if bad >= 0 else text.tobytes().decode("ascii"), bad
 
 
 @compiled
@@ -91,8 +94,9 @@ def _parse(characters: Any, digits: int, dim: int, states: Any) -> int:
     return -1
 
 
-def parse_digits(text: bytes, digits: int, dim: int) -> tuple[NDArray[np.int16], int]:
-    """Flat states, and the byte index of the first character that does not fit or -1."""
-    characters = np.frombuffer(text, dtype=np.uint8).reshape(-1, digits + 1)
+def parse_digits(text: str, digits: int, dim: int) -> tuple[NDArray[np.int16], int]:
+    """Flat states, and the index of the first character that does not fit or -1."""
+    plain = np.frombuffer(text.encode("ascii", errors="replace"), dtype=np.uint8)
+    characters = plain.reshape(-1, digits + 1)
     states = np.zeros(len(characters), dtype=np.int16)
     return states, int(_parse(characters, digits, dim, states))

@@ -45,8 +45,14 @@ def encode(
     return int(np.argmax(bad)) if bad.any() else -1
 
 
-def write_digits(states: NDArray[np.int16], digits: int, dim: int) -> bytes:
-    """Text of flat `states` in [0, 10**digits): ":" inside and "," after each `dim`."""
+def write_digits(states: NDArray[np.int16], digits: int, dim: int) -> tuple[str, int]:
+    """Text of flat `states` in [0, 10**digits): ":" inside and "," after each `dim`.
+
+    With it the index of the first state outside, and then no text, or -1.
+    """
+    bad = (states < 0) | (states >= 10**digits)
+    if bad.any():
+        return "", int(np.argmax(bad))
     text = np.empty((states.size, digits + 1), dtype=np.uint8)
     rest = states.astype(np.int64)
     for position in range(digits - 1, -1, -1):
@@ -54,16 +60,17 @@ def write_digits(states: NDArray[np.int16], digits: int, dim: int) -> bytes:
         rest = rest // 10
     text[:, digits] = ord(":")
     text[dim - 1 :: dim, digits] = ord(",")
-    return text.tobytes()
+    return text.tobytes().decode("ascii"), -1
 
 
-def parse_digits(text: bytes, digits: int, dim: int) -> tuple[NDArray[np.int16], int]:
+def parse_digits(text: str, digits: int, dim: int) -> tuple[NDArray[np.int16], int]:
     """Read flat states back from the text of `write_digits`.
 
-    Returns them with the byte index of the first character that does not fit, or -1. The length of
+    Returns them with the index of the first character that does not fit, or -1. The length of
     `text` must be a multiple of ``digits + 1``.
     """
-    characters = np.frombuffer(text, dtype=np.uint8).reshape(-1, digits + 1)
+    plain = np.frombuffer(text.encode("ascii", errors="replace"), dtype=np.uint8)
+    characters = plain.reshape(-1, digits + 1)
     separator = np.full(len(characters), ord(":"), dtype=np.uint8)
     separator[dim - 1 :: dim] = ord(",")
     values = characters[:, :digits].astype(np.int64) - ord("0")
