@@ -33,7 +33,7 @@ struct Csr {
 };
 
 CASE(full_and_banded_routes_agree) {
-  for (const std::ptrdiff_t n : {1, 2, 63, 64, 65, 150})
+  for (const std::ptrdiff_t n : {1, 2, 31, 32, 33, 65, 150, 300})
     for (const auto& [lower, upper] : {std::pair{1, 1}, {3, 70}, {70, 66}, {150, 150}}) {
       const auto p = chain(n, lower, upper);
       const Csr sparse(p, n);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "sgdmc/parallel.hpp"
+#include "sgdmc/team.hpp"
 
 namespace sgdmc {
 
@@ -195,6 +196,7 @@ inline std::ptrdiff_t reduce_states(const Band& a, std::ptrdiff_t keep, double* 
   if (a.lower < kPanel || a.upper < kPanel) return reduce_narrow(a, keep, sums, stop);
   std::ptrdiff_t bad = -1;
   detail::PanelMap map;
+  Team team(a.n < 256 ? 1 : n_threads);
   const auto packed = std::make_unique_for_overwrite<double[]>(
       static_cast<std::size_t>(kPanel * std::min(a.n, a.lower + kPanel) + 2 * kPanel));
   for (std::ptrdiff_t k1 = a.n, k0; k1 > keep && bad < 0; k1 = k0) {
@@ -233,8 +235,11 @@ inline std::ptrdiff_t reduce_states(const Band& a, std::ptrdiff_t keep, double* 
     };
     constexpr std::ptrdiff_t kStrip = 32;
     const std::ptrdiff_t height = k0 - i0;
-    const int threads = height * (k0 - j0) < 128 * 128 ? 1 : n_threads;
-    parallel_for((height + kStrip - 1) / kStrip, threads, stop, [&](std::size_t b) {
+    if (height * (k0 - j0) < 128 * 128) {
+      strip(i0, k0);
+      continue;
+    }
+    team.run((height + kStrip - 1) / kStrip, [&](std::size_t b) {
       const std::ptrdiff_t from = i0 + static_cast<std::ptrdiff_t>(b) * kStrip;
       strip(from, std::min(from + kStrip, k0));
     });

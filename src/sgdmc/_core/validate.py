@@ -218,7 +218,7 @@ def as_transition_matrix(
     matrix = checked_transition_matrix(P, name=name)[0]
     sums = np.asarray(matrix.sum(axis=1)).ravel()
     result: Any
-    if scipy.sparse.issparse(matrix):
+    if scipy.sparse.issparse(P):
         result = matrix.copy()
         result.data /= np.repeat(sums, np.diff(result.indptr))
         result.sum_duplicates()
