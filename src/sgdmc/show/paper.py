@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,17 +160,18 @@ def figure_nonconvex(studies: Sequence[ForecastStudy]) -> Figure:
                 above.plot(*path.T, lw=0.5, color=COLOURS["run"], alpha=0.5, label=label)
             _draw_ends(above, study.truth, COLOURS["faint"], "real SGD")
             _draw_ends(above, draws, COLOURS["llm" if key == LLM else "exact"], key)
-            above.plot(*study.task.minima.T, "x", color=COLOURS["truth"], label="minima")
+            minima = np.asarray(study.task.minima)
+            above.plot(*minima.T, "x", color=COLOURS["truth"], label="minima")
             above.set(xlabel=study.run.names[0], ylabel=study.run.names[1])
             above.set_title(f"{name}\n{_scores(study, key)}", fontsize="small")
             below.plot([0, 1], [0, 1], lw=0.8, color=COLOURS["faint"])
             found = basin_probability(draws, study.task)
             below.plot(real, found, "o", color=COLOURS["llm" if key == LLM else "exact"])
             below.set(xlabel="real probability of the first basin", ylabel="forecast")
-            trivial = min((study.table[t] for t in TRIVIAL), key=lambda score: score.brier or 0.0)
-            other = study.table["SGD itself, other seeds"]
-            text = f"Brier {study.table[key].brier:.3f}, SGD itself {other.brier:.3f}"
-            below.set_title(f"{text}\n{trivial.name} {trivial.brier:.3f}", fontsize="small")
+            brier = {score.name: float(score.brier or 0.0) for score in study.table.scores}
+            best = min(TRIVIAL, key=brier.__getitem__)
+            text = f"Brier {brier[key]:.3f}, SGD itself {brier['SGD itself, other seeds']:.3f}"
+            below.set_title(f"{text}\n{best} {brier[best]:.3f}", fontsize="small")
         axes[0, 0].legend(fontsize="x-small")
         return figure
 
@@ -189,10 +190,12 @@ def _scores(study: ForecastStudy, key: str = LLM) -> str:
     return f"W1/range {study.table[key].w1:.3f}\n{others}{best.name} {best.w1:.3f}"
 
 
-def _draw_intervals(axis: Axes, at: Array, draws: Array, colour: str, label: str) -> None:
+def _draw_intervals(
+    axis: Axes, at: NDArray[np.floating[Any]], draws: Array, colour: str, label: str
+) -> None:
     for level, width in ((0.9, 1.0), (0.5, 3.0)):
         low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=1)
-        axis.vlines(at, low, high, color=colour, lw=width, label=label if level < 0.9 else None)
+        axis.vlines(at, low, high, color=colour, lw=width, label=label if level < 0.9 else "")
     axis.plot(at, np.median(draws, axis=1), "_", color=colour, ms=5)
 
 

@@ -232,7 +232,7 @@ def regimes_study(
     rng : int
         Covers every draw.
     """
-    found = []
+    found: list[RegimeStudy] = []
     noisy = make_least_squares(n_samples=100, dim=2, noise=0.5, rng=rng)
     under = Task(
         family="least squares",
@@ -376,8 +376,8 @@ def nonconvex_study(
     """
     if n_runs < 2 or n_runs % 2:
         raise ValueError(f"n_runs must be even and at least 2; got {n_runs}. Half end in each.")
-    truth = (1.2, 1.2)
-    problem = make_sine_regression(theta=truth, half_width=1.5, noise=0.5, rng=rng)
+    minima = np.array([[1.2, 1.2], [-1.2, -1.2]])
+    problem = make_sine_regression(theta=(1.2, 1.2), half_width=1.5, noise=0.5, rng=rng)
     task = Task(
         family="sine",
         index=0,
@@ -390,10 +390,10 @@ def nonconvex_study(
         horizons=(horizon,),
         low=np.full(2, -1.5),
         high=np.full(2, 1.5),
-        minima=np.array([truth, np.negative(truth)]),
+        minima=minima,
     )
     tried = _observe(task, np.random.default_rng([rng, 1]), n_runs=40)
-    ends = _basin(tried.iterates[:, -1], task.minima)
+    ends = _basin(tried.iterates[:, -1], minima)
     of = [np.flatnonzero(ends == k) for k in (0, 1)]
     half = n_runs // 2
     chosen = {
@@ -416,7 +416,15 @@ def nonconvex_study(
 
 
 def basin_probability(draws: Array, task: Task) -> Array:
-    """Return the share of draws (n_starts, m, dim) nearest to the task's first minimum."""
+    """Return the share of draws (n_starts, m, dim) that are nearest to the first minimum.
+
+    Raises
+    ------
+    ValueError
+        If the task names no minima.
+    """
+    if task.minima is None:
+        raise ValueError("task must have minima; got None. Basins are named by their minima.")
     return np.asarray((_basin(draws, task.minima) == 0).mean(axis=1))
 
 
