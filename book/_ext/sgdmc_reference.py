@@ -75,7 +75,7 @@ def _directive(thing: Any) -> tuple[str, str]:
         return "autoexception", ""
     if inspect.isclass(thing):
         return "autoclass", "   :members:\n   :member-order: bysource\n"
-    return ("autofunction" if callable(thing) else "autodata"), ""
+    return ("autofunction", "") if callable(thing) else ("autodata", "   :no-value:\n")
 
 
 def room_page(room: str) -> str:
