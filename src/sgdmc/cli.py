@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from sgdmc.chain.kernel import Kernel
+    from sgdmc.forecasting.basins import BasinKernel
     from sgdmc.forecasting.stepped import SteppedKernel
     from sgdmc.sgd.run import Run
 
@@ -381,7 +382,7 @@ def _info(options: argparse.Namespace) -> None:
 
 def _estimate(
     options: argparse.Namespace, run: Run, starts: NDArray[np.float64] | None, horizon: int | None
-) -> Kernel | SteppedKernel:
+) -> Kernel | SteppedKernel | BasinKernel:
     from sgdmc.forecasting.estimate import estimate_kernel
 
     return estimate_kernel(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sgdmc.chain.calibration import calibrate_rows
 from sgdmc.chain.grid import Grid
 from sgdmc.chain.kernel import Kernel
+from sgdmc.forecasting.basins import BasinKernel, group_by_tail
 from sgdmc.forecasting.coupling import choose_coordinates
 from sgdmc.forecasting.joint import joint_kernel
 from sgdmc.forecasting.lag import choose_lag
@@ -24,10 +25,17 @@ from sgdmc.transport.completion import complete
 if TYPE_CHECKING:
     from sgdmc.llm.model import LanguageModel
 
-__all__ = ["COMPLETIONS", "METHODS", "complete_kernel", "estimate_kernel"]
+__all__ = [
+    "COMPLETIONS",
+    "METHODS",
+    "complete_kernel",
+    "estimate_kernel",
+    "recalibrate_kernel",
+]
 
 METHODS = ("llm", *ROW_ESTIMATORS, *STEPPED, "auto")
 COMPLETIONS = ("barycenter", "increments", "quantiles", "probe", "nearest", None)
+KernelOrBasins = TypeVar("KernelOrBasins", Kernel, BasinKernel)
 Coupling = Literal["auto", "blocks", "rotated", "joint"]
 
 
@@ -50,7 +58,7 @@ def estimate_kernel(
     device: str | None = None,
     dtype: str | None = None,
     progress: bool = False,
-) -> Kernel | SteppedKernel:
+) -> Kernel | SteppedKernel | BasinKernel:
     """Estimate SGD's kernel from observed runs.
 
     Parameters
@@ -72,7 +80,8 @@ def estimate_kernel(
         :func:`sgdmc.forecasting.lag.choose_lag`.
     coupling : {"auto", "blocks", "rotated", "joint"}
         ``"blocks"``: one chain a coordinate as it is; ``"rotated"``: in the eigen-coordinates of a
-        VAR(1) fit; ``"auto"``: the better of these by held-out likelihood; ``"joint"``, for
+        VAR(1) fit; ``"auto"``: the better of these by held-out likelihood, for each group of runs
+        that ended together; ``"joint"``, for
         ``"llm"``: coordinates interleaved in one text. Stepped methods are joint anyway.
     completion : str or None
         How rows that no run visited are filled: ``"barycenter"`` (debiased Sinkhorn),
@@ -105,6 +114,9 @@ def estimate_kernel(
         For the methods that estimate rows.
     SteppedKernel
         For ``"var1"``, ``"knn"`` and ``"local-linear"``, and for ``coupling="joint"``.
+    BasinKernel
+        With ``coupling="auto"``, where several runs ended in different places: a kernel for each
+        group of runs, mixed by the probability that a start belongs to it.
 
     Raises
     ------
@@ -146,6 +158,22 @@ def estimate_kernel(
         )
     if method in STEPPED:
         return stepped_kernel(paths, method=method, lag=n_lag, names=run.names, notes=(why_lag,))
+    if coupling == "auto" and basis is None and len(paths) > 1:
+        labels = group_by_tail(paths, lag=n_lag)
+        if labels.max() > 0:
+            groups = [
+                Run.from_paths([paths[k] for k in np.flatnonzero(labels == g)], names=run.names)
+                for g in range(int(labels.max()) + 1)
+            ]
+            options: dict[str, Any] = {
+                "method": method, "model": model, "digits": digits, "lag": n_lag,
+                "completion": completion, "cover": cover, "reg": reg, "mirror": mirror,
+                "recalibrate": recalibrate, "max_context": max_context, "device": device,
+                "dtype": dtype,
+            }  # fmt: skip
+            return BasinKernel.of(
+                [estimate_kernel(part, **options) for part in groups], labels, paths
+            )
     if coupling == "joint":
         return _joint(
             run, n_lag, n_digits, why_lag, model, mirror, max_context, device, dtype, cover
@@ -171,22 +199,58 @@ def estimate_kernel(
             ROW_ESTIMATORS[method]([s[:, i] for s in states], grid.n_states, n_lag)
             for i in range(run.dim)
         ]
-    if method == "llm" and recalibrate:
-        found, done = _calibrated(found, paths, rotated, grid, n_lag)
-        notes.append(done)
-    return Kernel(
-        blocks=np.stack([_fill(block, completion, reg) for block in found]),
+    held = method == "llm" and recalibrate
+    kernel = Kernel(
+        blocks=np.stack([_fill(b, "probe" if held else completion, reg) for b in found]),
         observed=np.stack([_visited(grid, rotated, i, n_lag) for i in range(run.dim)]),
         off_state_mass=np.stack([block.off_state_mass for block in found]),
         grid=grid,
         lag=n_lag,
         method=method,
-        completion=completion or "none",
+        completion=("probe" if held else completion) or "none",
         coupling=chosen,
         coordinates=coordinates,
         names=run.names,
         paths=paths,
         notes=tuple(notes),
+    )
+    if not held:
+        return kernel
+    kernel = recalibrate_kernel(kernel)
+    return (
+        kernel if completion == "probe" else complete_kernel(kernel, completion=completion, reg=reg)
+    )
+
+
+def recalibrate_kernel(kernel: KernelOrBasins) -> KernelOrBasins:
+    """Hold the rows of a kernel to the steps that its runs made.
+
+    Rows are moved and scaled so that the observed steps have no trend left and the right spread
+    (:func:`sgdmc.chain.calibration.calibrate_rows`); steps weigh the inverse of their noise.
+
+    Parameters
+    ----------
+    kernel : Kernel or BasinKernel
+        From :func:`estimate_kernel` with ``recalibrate=False``.
+
+    Returns
+    -------
+    Kernel or BasinKernel
+    """
+    if isinstance(kernel, BasinKernel):
+        held = tuple(recalibrate_kernel(k) for k in kernel.kernels)
+        return replace(kernel, kernels=held)
+    weights = var1_fit(*lagged_pairs(kernel.paths, kernel.lag), lag=kernel.lag).weights
+    rotated = [kernel.coordinates.forward(p) for p in kernel.paths]
+    grid, fits = kernel.grid, []
+    for i, (block, seen) in enumerate(zip(kernel.blocks, kernel.observed, strict=True)):
+        positions = [(z[:, i] - grid.low[i]) * grid.scale[i] for z in rotated]
+        fits.append(calibrate_rows(positions, kernel.lag, block, seen, weights=weights))
+    done = "; ".join(f"bend {fit.bend:.2f}, spread × {fit.spread:.2f}" for fit in fits)
+    return replace(
+        kernel,
+        blocks=np.stack([fit.rows for fit in fits]),
+        notes=(*kernel.notes, f"rows held to the observed steps: {done}"),
     )
 
 
@@ -197,11 +261,11 @@ def _best(
     lag: int | Literal["auto"],
     horizon: int | None,
     options: dict[str, Any],
-) -> Kernel | SteppedKernel:
+) -> Kernel | SteppedKernel | BasinKernel:
     """Estimate with the method that foretells held-out steps best."""
     n_lag = choose_lag(run, digits=3, horizon=horizon)[0] if lag == "auto" else int(lag)
 
-    def fit(part: Run, name: str) -> Kernel | SteppedKernel:
+    def fit(part: Run, name: str) -> Kernel | SteppedKernel | BasinKernel:
         own = dict(options)
         if own["completion"] == "probe" and name != "llm":
             own["completion"] = "barycenter"
@@ -213,15 +277,18 @@ def _best(
     return replace(kernel, notes=(*kernel.notes, reason))
 
 
-def complete_kernel(kernel: Kernel, *, completion: str, reg: float | None = None) -> Kernel:
+def complete_kernel(
+    kernel: KernelOrBasins, *, completion: str | None, reg: float | None = None
+) -> KernelOrBasins:
     """Fill the rows that no run visited anew, keeping the others.
 
     Parameters
     ----------
     kernel : Kernel
         From :func:`estimate_kernel`.
-    completion : str
-        ``"barycenter"``, ``"increments"``, ``"quantiles"``, ``"nearest"`` or ``"entropic"``.
+    completion : str or None
+        ``"barycenter"``, ``"increments"``, ``"quantiles"``, ``"nearest"`` or ``"entropic"``; None:
+        the chain stays where it is in a row that no run visited.
     reg : float, optional
         As in :func:`estimate_kernel`.
 
@@ -234,11 +301,14 @@ def complete_kernel(kernel: Kernel, *, completion: str, reg: float | None = None
     ValueError
         If ``completion`` is unknown, or a coordinate has no visited state.
     """
+    if isinstance(kernel, BasinKernel):
+        filled = tuple(complete_kernel(k, completion=completion, reg=reg) for k in kernel.kernels)
+        return replace(kernel, kernels=filled, completion=completion or "none")
     blocks = [
-        complete(block, seen, method=completion, reg=reg, backend="cpp")
+        _completed(block, seen, completion, reg)
         for block, seen in zip(kernel.blocks, kernel.observed, strict=True)
     ]
-    return replace(kernel, blocks=np.stack(blocks), completion=completion)
+    return replace(kernel, blocks=np.stack(blocks), completion=completion or "none")
 
 
 def _check(
@@ -337,35 +407,22 @@ def _read(
     return found, f"rows read off {language_model.describe()}"
 
 
-def _calibrated(
-    found: list[BlockRows],
-    paths: tuple[NDArray[np.float64], ...],
-    rotated: list[NDArray[np.float64]],
-    grid: Grid,
-    lag: int,
-) -> tuple[list[BlockRows], str]:
-    """Hold the rows of each coordinate to its observed steps."""
-    weights = var1_fit(*lagged_pairs(paths, lag), lag=lag).weights
-    held, done = [], []
-    for i, block in enumerate(found):
-        positions = [(z[:, i] - grid.low[i]) * grid.scale[i] for z in rotated]
-        fit = calibrate_rows(positions, lag, block.rows, block.known, weights=weights)
-        held.append(replace(block, rows=fit.rows))
-        done.append(f"bend {fit.bend:.2f}, spread × {fit.spread:.2f}")
-    return held, "rows held to the observed steps: " + "; ".join(done)
-
-
 def _fill(block: BlockRows, completion: str | None, reg: float | None) -> NDArray[np.float64]:
-    if completion == "probe" and block.probed is not None:
+    if completion == "probe":
         # The model's grid may end before the kernel's does.
-        return complete(block.rows, block.probed, reg=reg, backend="cpp")
-    if block.known.all():
-        return block.rows
-    if completion is None:
-        rows = block.rows.copy()
-        rows[~block.known] = np.eye(len(rows))[~block.known]
+        asked = block.known if block.probed is None else block.probed
+        return _completed(block.rows, asked, "barycenter", reg)
+    return _completed(block.rows, block.known, completion, reg)
+
+
+def _completed(
+    rows: NDArray[np.float64], known: NDArray[np.bool_], completion: str | None, reg: float | None
+) -> NDArray[np.float64]:
+    if known.all():
         return rows
-    return complete(block.rows, block.known, method=completion, reg=reg, backend="cpp")
+    if completion is None:
+        return np.where(known[:, None], rows, np.eye(len(rows)))
+    return complete(rows, known, method=completion, reg=reg, backend="cpp")
 
 
 def _visited(grid: Grid, rotated: list[NDArray[np.float64]], i: int, lag: int) -> NDArray[np.bool_]:

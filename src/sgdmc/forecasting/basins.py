@@ -1,0 +1,204 @@
+"""Several limits: runs that ended in different places are different chains, met by chance.
+
+No product of one-coordinate kernels can send a start to one of two minima as a whole. Runs are
+grouped by where they ended, each group has a kernel of its own, and a start belongs to a group with
+a probability that its nearest runs give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgdmc.forecasting.var import lagged_pairs, var1_fit
+
+__all__ = ["BasinKernel", "group_by_tail"]
+
+Array = NDArray[np.float64]
+
+_TAIL_SHARE = 0.2
+_APART = 8.0
+_SHARE_OF_RANGE = 0.05
+_WIDTHS = (0.02, 0.04, 0.08, 0.16, 0.32)
+_POINTS_A_RUN = 200
+
+
+def group_by_tail(paths: Sequence[Array], *, lag: int = 1) -> NDArray[np.int64]:
+    """Group runs whose last fifths lie together.
+
+    Two runs belong together if, in some chain of runs, the means of neighbours' tails differ by
+    less than eight times the tails' own spread, or a twentieth of the range, in every coordinate.
+    All runs are one group where there are more groups than a third of the runs (two of three runs
+    at least): limits that differ from run to run are a continuum, as on a line of minimisers, and
+    not basins; and where one linear law explains the steps of all runs as well as one law a group
+    does, by the Bayesian information criterion.
+
+    Parameters
+    ----------
+    paths : sequence of ndarray, each (T_c, dim)
+    lag : int
+        Steps of a kernel step.
+
+    Returns
+    -------
+    ndarray of int, shape (n_runs,)
+        Labels 0, 1, …, by first appearance.
+    """
+    values = np.concatenate(list(paths))
+    width = np.ptp(values, axis=0)
+    width = np.where(width > 0, width, 1.0)
+    tails = [p[len(p) - max(2, round(_TAIL_SHARE * len(p))) :] / width for p in paths]
+    means = np.stack([t.mean(axis=0) for t in tails])
+    spread = np.stack([t.std(axis=0) for t in tails])
+    reach = np.maximum(_APART * (spread[:, None] + spread[None]) / 2, _SHARE_OF_RANGE)
+    gaps = np.abs(means[:, None] - means[None])
+    near = (gaps < reach).all(axis=2)
+    labels = np.arange(len(tails))
+    for _ in range(len(tails)):
+        labels = np.array([labels[row].min() for row in near])
+    labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    few = int(labels.max()) + 1 <= min(max(2, len(tails) // 3), len(tails) - 1)
+    if few and _laws_differ([p / width for p in paths], labels, lag):
+        return labels
+    return np.zeros(len(tails), dtype=np.int64)
+
+
+def _laws_differ(paths: Sequence[Array], labels: NDArray[np.int64], lag: int) -> bool:
+    """Whether a linear law for each group explains the steps better than one, by BIC."""
+    dim = paths[0].shape[1]
+
+    def score(members: NDArray[np.int64]) -> tuple[float, float]:
+        before, after = lagged_pairs([paths[k] for k in members], lag)
+        law = var1_fit(before, after, lag=lag)
+        # Errors below a thousandth of the range are below the bins: they must not decide.
+        variance = (law.residuals**2).mean(axis=0) + 1e-6
+        n = len(before) / lag
+        return -0.5 * n * float(np.log(variance).sum()), n
+
+    long = np.array([k for k, p in enumerate(paths) if len(p) > lag])
+    whole, n = score(long)
+    parts = [long[labels[long] == g] for g in range(int(labels.max()) + 1)]
+    separate = sum(score(part)[0] for part in parts if len(part))
+    extra = (len(parts) - 1) * dim * (dim + 1)
+    return bool(separate - whole > 0.5 * extra * np.log(max(n, 2.0)))
+
+
+@final
+@dataclass(frozen=True)
+class BasinKernel:
+    """A mixture of kernels, one a group of runs that ended together.
+
+    Attributes
+    ----------
+    kernels : tuple
+        One a group, each knowing its own runs.
+    labels : ndarray, shape (n_runs,), int
+        Group of each run.
+    names, paths, lag, method, completion, notes
+        As in :class:`sgdmc.Kernel`; ``paths`` are all runs.
+    width : float
+        Of the Gaussian window in which runs vote on a start, in ranges.
+    """
+
+    kernels: tuple[Any, ...]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    paths: tuple[Array, ...]
+    lag: int
+    method: str
+    completion: str
+    width: float
+    notes: tuple[str, ...] = ()
+    coupling: str = "basins"
+
+    @classmethod
+    def of(
+        cls, kernels: Sequence[Any], labels: NDArray[np.int64], paths: tuple[Array, ...]
+    ) -> BasinKernel:
+        """Join kernels of groups of runs; the window is chosen by leaving runs out."""
+        first = kernels[0]
+        width = _choose_width(paths, labels)
+        note = (
+            f"{len(kernels)} groups of runs by where they ended; window {width:g} ranges, by "
+            "leaving runs out"
+        )
+        return cls(
+            tuple(kernels),
+            labels,
+            first.names,
+            paths,
+            first.lag,
+            first.method,
+            first.completion,
+            width,
+            (note, *(n for k in kernels for n in k.notes)),
+        )
+
+    def probabilities(self, starts: Array) -> Array:
+        """Probability of each group from each start: (n_starts, n_groups), rows sum to one."""
+        return _votes(_distances(starts, self.paths), self.labels, self.width)
+
+    def advance(
+        self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
+    ) -> Array:
+        """Draw from the mixture ``n_steps`` after each start: (n_starts, n_chains, dim)."""
+        draws = np.stack(
+            [
+                kernel.advance(starts, n_steps=n_steps, n_chains=n_chains, rng=rng)
+                for kernel in self.kernels
+            ]
+        )
+        edges = np.cumsum(self.probabilities(starts), axis=1)
+        # Stratified: each group has its share of the chains of a start, up to one.
+        points = (np.arange(n_chains) + rng.random((len(starts), 1))) / n_chains
+        group = (points[:, :, None] >= edges[:, None, :-1]).sum(axis=2)
+        rows, columns = np.indices(group.shape)
+        return np.asarray(draws[group, rows, columns])
+
+
+def _distances(starts: Array, paths: Sequence[Array]) -> Array:
+    """Distance from each start to the nearest iterate of each run, in ranges."""
+    values = np.concatenate(list(paths))
+    width = np.ptp(values, axis=0)
+    width = np.where(width > 0, width, 1.0)
+    found = []
+    for path in paths:
+        # Early iterates are far apart, late ones are not: a spread of both is enough.
+        picks = np.unique(np.geomspace(1, len(path), _POINTS_A_RUN).astype(int) - 1)
+        gaps = (starts[:, None] - path[picks][None]) / width
+        found.append(np.sqrt((gaps**2).sum(axis=2)).min(axis=1))
+    return np.stack(found, axis=1)
+
+
+def _votes(distances: Array, labels: NDArray[np.int64], width: float) -> Array:
+    n_groups = int(labels.max()) + 1
+    nearest = distances.min(axis=1, keepdims=True)
+    weights = np.exp(-(distances**2 - nearest**2) / (2 * width**2))
+    votes = np.stack([weights[:, labels == g].sum(axis=1) for g in range(n_groups)], axis=1)
+    prior = np.bincount(labels, minlength=n_groups) / len(labels)
+    votes = votes + 0.25 * prior
+    return np.asarray(votes / votes.sum(axis=1, keepdims=True))
+
+
+def _choose_width(paths: Sequence[Array], labels: NDArray[np.int64]) -> float:
+    """Window with the largest likelihood of each run's group given the others."""
+    if len(paths) < 3:
+        return _WIDTHS[2]
+    scores = np.zeros(len(_WIDTHS))
+    for held in range(len(paths)):
+        others = [k for k in range(len(paths)) if k != held]
+        kept = labels[others]
+        if labels[held] not in kept:
+            continue
+        groups = np.unique(kept)
+        relabelled = np.searchsorted(groups, kept)
+        begin = paths[held][: max(1, len(paths[held]) // 50)]
+        distances = _distances(begin, [paths[k] for k in others])
+        own = int(np.searchsorted(groups, labels[held]))
+        for k, width in enumerate(_WIDTHS):
+            scores[k] += float(np.log(_votes(distances, relabelled, width)[:, own]).mean())
+    return _WIDTHS[int(np.argmax(scores))]
