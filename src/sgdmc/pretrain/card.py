@@ -86,6 +86,14 @@ def weights_hash(folder: str | Path) -> str:
     return hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()
 
 
+def _start(facts: dict[str, Any] | None) -> str:
+    """Say which weights a run went on from."""
+    if not facts:
+        return "random weights"
+    earlier = f"{facts['steps']:,} steps, {facts['tokens']:,} tokens, {facts['seconds']:.0f} s"
+    return f"weights `{facts['sha256'][:16]}…` ({earlier}, seed {facts['seed']})"
+
+
 _HEAD = """\
 ---
 license: mit
@@ -132,6 +140,7 @@ tanh neuron and phase retrieval are held out for the evaluation.
 | training time | {seconds:.0f} s of wall clock (shared machine) |
 | steps, tokens | {steps:,}, {tokens:,} |
 | seed | {seed} |
+| went on from | {start} |
 | optimiser | Muon on matrices, AdamW elsewhere; linear decay over the last 40% |
 
 ## Evaluation
@@ -195,6 +204,7 @@ def write_card(folder: str | Path, result: dict[str, Any], *, command: str, comm
         steps=training["steps"],
         tokens=training["tokens"],
         seed=training["seed"],
+        start=_start(training.get("start")),
         targets="\n".join(lines),
         tables=format_table(result, everything=False),
     )
