@@ -39,8 +39,87 @@ def demo_table(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def core_table(content: dict[str, Any]) -> str:
+    """One row a task of the compiled core: ratio, the ratio aimed at, share of the bound."""
+    lines = ["| the compiled core | peer | times faster | aim | of the bound |", "|" + " --- |" * 5]
+    for row in content["rows"]:
+        if row["target"] is None:
+            continue
+        share = "" if row["share"] is None else f"{row['share']:.0%} of {row['bound']}"
+        lines.append(
+            f"| {row['task']} | {row['peer']} | {row['ratio']:.3g} | {row['target']:g} | {share} |"
+        )
+    made = content["environment"]
+    lines += ["", f"`python -m benchmarks`; {made.get('cpu', made.get('processor', ''))}, medians."]
+    return "\n".join(lines)
+
+
+def llm_table(content: dict[str, Any]) -> str:
+    """One row a case of packed reading."""
+    lines = [
+        "| a kernel off a language model, packed | one branch at a time | packed | times | aim "
+        "| of GEMM |",
+        "|" + " --- |" * 6,
+    ]
+    for device, part in content.items():
+        for case in part["cases"]:
+            if case.get("one_at_a_time_s") is None:
+                continue
+            lines.append(
+                f"| {case['model']}, depth {case['depth']}, {case['refine']}, {device} "
+                f"| {case['one_at_a_time_s']:.3g} s | {case['packed_s']:.3g} s "
+                f"| {case['ratio']:.1f} | {case['wanted_ratio']:g} | {case['gemm_share']:.0%} |"
+            )
+    made = content["cpu"]["machine"]
+    lines += [
+        "",
+        f"`python benchmarks/bench_llm.py`; {made['threads']} thread, {made['device']}, torch "
+        f"{made['torch']}, transformers {made['transformers']}.",
+    ]
+    return "\n".join(lines)
+
+
+def skill_table(content: dict[str, Any]) -> str:
+    """One row a family and number of runs: skills at the last horizon, best trivial forecast."""
+    shown = ("LLM", "LLM, as read", "dirichlet, barycenter", "var1", "local-linear")
+    lines = [
+        "| family | runs | steps ahead | best trivial | its W1/range | "
+        + " | ".join(f"skill: {name}" for name in shown)
+        + " |",
+        "|" + " --- |" * (5 + len(shown)),
+    ]
+    cells = content["cells"]
+    keys = sorted({(c["family"], c["runs"], c["horizon"]) for c in cells})
+    for family, runs, horizon in keys:
+        here = {
+            c["method"]: c
+            for c in cells
+            if (c["family"], c["runs"], c["horizon"]) == (family, runs, horizon)
+        }
+        best = here[next(iter(here.values()))["best_trivial"]]
+        skills = " | ".join(
+            f"{here[n]['skill']:+.2f} [{here[n]['skill_interval'][0]:+.2f}, "
+            f"{here[n]['skill_interval'][1]:+.2f}]"
+            if n in here
+            else ""
+            for n in shown
+        )
+        lines.append(
+            f"| {family} | {runs} | {horizon} | {best['method']} | {best['score']:.4f} | {skills} |"
+        )
+    plan = content["plan"]
+    lines += [
+        "",
+        f"`sgdmc benchmark`: {plan['n_problems']} problems a family × {plan['n_starts']} unseen "
+        "starts, skill = 1 − W1 / best trivial W1, 95% bootstrap intervals over problems.",
+    ]
+    return "\n".join(lines)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "demo": ("demo.json", demo_table),
+    "core": ("core.json", core_table),
+    "llm": ("llm.json", llm_table),
 }
 
 

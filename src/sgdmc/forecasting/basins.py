@@ -2,7 +2,8 @@
 
 No product of one-coordinate kernels can send a start to one of two minima as a whole. Runs are
 grouped by where they ended, each group has a kernel of its own, and a start belongs to a group with
-a probability that its nearest runs give.
+a probability: the mean of what its nearest runs vote and of where local lines, which step all
+coordinates together, take it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from sgdmc.forecasting.stepped import stepped_kernel
 from sgdmc.forecasting.var import lagged_pairs, var1_fit
 
 __all__ = ["BasinKernel", "group_by_tail"]
@@ -25,6 +27,7 @@ _APART = 8.0
 _SHARE_OF_RANGE = 0.05
 _WIDTHS = (0.02, 0.04, 0.08, 0.16, 0.32)
 _POINTS_A_RUN = 200
+_N_CHAINS = 40
 
 
 def group_by_tail(paths: Sequence[Array], *, lag: int = 1) -> NDArray[np.int64]:
@@ -140,7 +143,25 @@ class BasinKernel:
 
     def probabilities(self, starts: Array) -> Array:
         """Probability of each group from each start: (n_starts, n_groups), rows sum to one."""
-        return _votes(_distances(starts, self.paths), self.labels, self.width)
+        voted = _votes(_distances(starts, self.paths), self.labels, self.width)
+        return 0.5 * (voted + self._absorbed(starts))
+
+    def _absorbed(self, starts: Array) -> Array:
+        """Share of chains that local lines take to each group's tails."""
+        steps = max(len(p) for p in self.paths) - 1
+        stepper = stepped_kernel(self.paths, method="local-linear", lag=self.lag, names=self.names)
+        rng = np.random.default_rng(0)
+        ends = stepper.advance(starts, n_steps=steps, n_chains=_N_CHAINS, rng=rng)
+        width = np.ptp(np.concatenate(self.paths), axis=0)
+        width = np.where(width > 0, width, 1.0)
+        tails = np.stack(
+            [p[len(p) - max(2, round(_TAIL_SHARE * len(p))) :].mean(0) for p in self.paths]
+        )
+        gaps = (((ends[:, :, None] - tails) / width) ** 2).sum(axis=3)
+        group = self.labels[gaps.argmin(axis=2)]
+        n_groups = len(self.kernels)
+        counts = (group[:, :, None] == np.arange(n_groups)).sum(axis=1)
+        return np.asarray((counts + 0.5) / (_N_CHAINS + 0.5 * n_groups))
 
     def advance(
         self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
