@@ -11,6 +11,7 @@ import argparse
 import csv
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -283,6 +284,7 @@ def _benchmark(options: argparse.Namespace) -> None:
     from sgdmc.forecasting.families import FAMILIES
     from sgdmc.show.figures import benchmark_rows, figure_benchmark
     from sgdmc.show.plots import save_figure
+    from sgdmc.show.stored import write_benchmark
     from sgdmc.show.terminal import Progress, print_table
 
     families = tuple(options.families.split(",")) if options.families else tuple(FAMILIES)
@@ -307,9 +309,24 @@ def _benchmark(options: argparse.Namespace) -> None:
 
         client = Client(options.dask)
         context = joblib.parallel_config(backend="dask", client=client)
+    found: list[int] = []
+    began = time.perf_counter()
     with Progress(len(plan.jobs()), "tasks") as progress, context:
-        records = run_benchmark(plan, options.out, n_jobs=options.jobs, on_done=progress.show)
+
+        def show(done: int, n_tasks: int) -> None:
+            found.append(done)
+            progress.show(done, n_tasks)
+
+        records = run_benchmark(plan, options.out, n_jobs=options.jobs, on_done=show)
+    seconds = time.perf_counter() - began
     cells = summarise(records)
+    write_benchmark(
+        options.out / "benchmark.json",
+        plan=plan,
+        cells=cells,
+        seconds=seconds,
+        tasks=found[-1] - found[0],
+    )
     rows = benchmark_rows(cells)
     print_table(rows, title="skill = 1 − W1 / best trivial W1, mean over problems, 95% intervals")
     with (options.out / "cells.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -317,7 +334,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         writer.writeheader()
         writer.writerows(rows)
     save_figure(figure_benchmark(cells), options.out, "benchmark")
-    print(f"Records, cells.csv and the figure are in {options.out}{os.sep}")
+    print(f"Records, benchmark.json, cells.csv and the figure are in {options.out}{os.sep}")
 
 
 def _trials(options: argparse.Namespace) -> None:
