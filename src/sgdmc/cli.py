@@ -13,7 +13,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -278,8 +279,6 @@ def _scaling(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    from contextlib import nullcontext
-
     from sgdmc.forecasting.benchmark import METHODS, Plan, quick, run_benchmark, summarise
     from sgdmc.forecasting.families import FAMILIES
     from sgdmc.show.figures import benchmark_rows, figure_benchmark
@@ -302,13 +301,7 @@ def _benchmark(options: argparse.Namespace) -> None:
     )
     if options.quick:
         plan = quick(plan)
-    context: Any = nullcontext()
-    if options.dask:
-        import joblib
-        from distributed import Client
-
-        client = Client(options.dask)
-        context = joblib.parallel_config(backend="dask", client=client)
+    context = _dask(options.dask) if options.dask else nullcontext()
     found: list[int] = []
     began = time.perf_counter()
     with Progress(len(plan.jobs()), "tasks") as progress, context:
@@ -335,6 +328,19 @@ def _benchmark(options: argparse.Namespace) -> None:
         writer.writerows(rows)
     save_figure(figure_benchmark(cells), options.out, "benchmark")
     print(f"Records, benchmark.json, cells.csv and the figure are in {options.out}{os.sep}")
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[None]:
+    """Send joblib's tasks to a Dask scheduler."""
+    import joblib
+
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError("--dask needs Dask. Install it: pip install 'sgdmc[dask]'.") from error
+    with Client(address) as client, joblib.parallel_config(backend="dask", client=client):
+        yield
 
 
 def _trials(options: argparse.Namespace) -> None:
