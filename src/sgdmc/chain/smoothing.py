@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 _NEXT_WIDTHS = np.array([0.4, 0.7, 1.2, 2.0, 3.0, 4.5, 7.0, 11.0])
 _PRESENT_WIDTHS = np.array([3.0, 8.0, 20.0, 1000.0])
 _JUDGES = 200
+_PAIRS = 1000
 # On finer grids the rows are computed at about so many states and interpolated between them.
 _KNOTS = 250
 _UNIFORM = 0.01
@@ -138,7 +139,8 @@ def ar1_kde_kernel(
     Notes
     -----
     ``h`` comes from {.4, .7, 1.2, 2, 3, 4.5, 7, 11} and ``h_x`` from {3, 8, 20, 1000} hundredths
-    of the range, by leave-one-out likelihood over at most 200 of the transitions.
+    of the range, by leave-one-out likelihood over at most 200 of the transitions. Of more than
+    1000 transitions, 1000 evenly spread ones make the density; all of them make the line.
 
     Examples
     --------
@@ -148,6 +150,9 @@ def ar1_kde_kernel(
     """
     x, y, n = _pairs(states, n_states, lag)
     shift, slope = _line(x, y)
+    if len(x) > _PAIRS:
+        picks = np.linspace(0, len(x) - 1, _PAIRS).astype(np.int64)
+        x, y = x[picks], y[picks]
     mean = shift + slope * (np.arange(n, dtype=np.float64) + 0.5)
     return _smooth(x, y, mean, shift + slope * x, n, _PRESENT_WIDTHS)
 

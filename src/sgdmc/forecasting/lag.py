@@ -14,7 +14,7 @@ from sgdmc.sgd.run import Run
 __all__ = ["choose_lag"]
 
 _MIN_BINS = 3.0
-_KERNEL_STEPS = 20
+_KERNEL_STEPS = 12
 _MIN_KERNEL_STEPS = 8
 
 
@@ -22,7 +22,7 @@ def choose_lag(run: Run, *, digits: int, horizon: int | None = None) -> tuple[in
     """Choose a lag for ``run`` on ``10**digits`` bins, and say why.
 
     The smallest lag at which the root-mean-square displacement of the slowest coordinate reaches
-    three bins, raised so that the horizon is about 20 kernel steps away, and bounded so that it
+    three bins, raised so that the horizon is about 12 kernel steps away, and bounded so that it
     stays at least 8 away.
 
     Parameters
