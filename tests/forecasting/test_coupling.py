@@ -74,8 +74,8 @@ def test_lag_reaches_a_few_bins_and_leaves_enough_steps():
     assert 1001 / 0.7 / 100 * 3 * 0.7 <= lag <= 1000 // 8
     assert f"lag {lag}" in reason
     fast = Run.from_array(np.random.default_rng(0).normal(size=1001))
-    assert choose_lag(fast, digits=3)[0] == 50
-    assert choose_lag(fast, digits=3, horizon=100)[0] == 5
+    assert choose_lag(fast, digits=3)[0] == 100
+    assert choose_lag(fast, digits=3, horizon=100)[0] == 10
     assert choose_lag(Run.from_array([1.0, 1.0]), digits=3)[0] == 1
 
 

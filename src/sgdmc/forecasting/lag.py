@@ -44,7 +44,7 @@ def choose_lag(run: Run, *, digits: int, horizon: int | None = None) -> tuple[in
     --------
     >>> walk = Run.from_array(np.cumsum(np.ones(401)))
     >>> choose_lag(walk, digits=2)[0]
-    20
+    40
     """
     steps = int(run.lengths.max()) - 1
     ahead = steps if horizon is None else max(1, horizon)
