@@ -27,7 +27,7 @@ def test_rotation_is_found_and_preferred():
     path = quadratic_path()
     coordinates, chosen, reason = choose_coordinates([path], 5, coupling="auto")
     assert chosen == "rotated"
-    assert "held-out" in reason
+    assert "BIC better by" in reason
     directions = coordinates.basis / np.linalg.norm(coordinates.basis, axis=0)
     overlap = np.abs(directions.T @ TURN).max(axis=0)
     assert overlap.min() > 0.98

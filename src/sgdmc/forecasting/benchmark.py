@@ -174,7 +174,6 @@ def _exact(bench: _Bench) -> Forecaster | None:
 METHODS: dict[str, Callable[[_Bench], Forecaster | None]] = {
     "LLM": _blocks("llm", "auto", "barycenter"),
     "LLM, as read": lambda bench: bench.filled("llm", "auto", "barycenter", held=False),
-    "LLM, probe": _blocks("llm", "auto", "probe"),
     **{
         f"LLM blocks, {c}": _coupled("blocks", c)
         for c in ("barycenter", "increments", "quantiles", "nearest", "probe")
@@ -182,8 +181,11 @@ METHODS: dict[str, Callable[[_Bench], Forecaster | None]] = {
     **{f"LLM rotated, {c}": _coupled("rotated", c) for c in ("barycenter", "probe")},
     **{
         f"{m}, {c}": _blocks(m, "auto", c)
-        for m in ("counts", "dirichlet")
-        for c in ("barycenter", "increments")
+        for m, c in (
+            ("counts", "barycenter"),
+            ("dirichlet", "barycenter"),
+            ("dirichlet", "increments"),
+        )
     },
     **{m: _as_it_is(m) for m in ("ar1", "ar1-kde", "var1", "knn", "local-linear")},
     "LLM joint": _joint,
@@ -343,18 +345,19 @@ def _write(path: Path, content: Any) -> None:
 
 
 def _same_plan(plan: Plan, out: Path) -> None:
+    """Let ``out`` hold tasks of one plan; more problems, families or runs may join them later."""
     path = out / "plan.json"
     mine = json.loads(json.dumps(plan.__dict__))
     if path.exists():
         theirs = json.loads(path.read_text())
-        if theirs != mine:
-            different = sorted(k for k in mine if theirs.get(k) != mine[k])
+        names = [k for k in mine if k not in ("families", "n_problems", "n_runs")]
+        different = sorted(k for k in names if theirs.get(k) != mine[k])
+        if different:
             raise ValueError(
                 f"out must hold tasks of the same plan; got others in {different}. "
                 "Choose another folder."
             )
-    else:
-        _write(path, mine)
+    _write(path, mine)
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,8 @@ def estimate_kernel(
         :func:`sgdmc.forecasting.lag.choose_lag`.
     coupling : {"auto", "blocks", "rotated", "joint"}
         ``"blocks"``: one chain a coordinate as it is; ``"rotated"``: in the eigen-coordinates of a
-        VAR(1) fit; ``"auto"``: the better of these by held-out likelihood, for each group of runs
-        that ended together; ``"joint"``, for
+        VAR(1) fit; ``"auto"``: the better of these by how a coupled law explains the steps, for
+        each group of runs that ended together; ``"joint"``, for
         ``"llm"``: coordinates interleaved in one text. Stepped methods are joint anyway.
     completion : str or None
         How rows that no run visited are filled: ``"barycenter"`` (debiased Sinkhorn),

@@ -19,6 +19,7 @@ from sgdmc.forecasting.var import lagged_pairs, var1_fit
 __all__ = ["STEPPED", "SteppedKernel", "stepped_kernel"]
 
 _MAX_ANCHORS = 200
+_MAX_NEIGHBOURS = 16
 
 Array = NDArray[np.float64]
 Step = Callable[[Array, np.random.Generator], Array]
@@ -81,7 +82,7 @@ def _var1(before: Array, after: Array, lag: int) -> Step:
 def _knn(before: Array, after: Array, lag: int) -> Step:
     scale = _unit(before)
     tree = cKDTree(before / scale)
-    k = max(1, min(len(before), round(np.sqrt(len(before)) / 2)))
+    k = max(1, min(len(before), _MAX_NEIGHBOURS, round(np.sqrt(len(before)) / 2)))
     gains = after - before
 
     def step(theta: Array, rng: np.random.Generator) -> Array:
