@@ -120,7 +120,7 @@ def test_kernel_is_written_down(log, tmp_path, capsys):
         (["--start", "1,1", "--model", "./nowhere"], "name must be a folder that exists"),
         (["--start", "1,1", "--model", "nobody/nothing"], "name must be a Hub id that can be"),
         (["--start", "1,1", "--dtype", "int4"], "dtype must be"),
-        (["--start", "1,1", "--max-context", "20"], "context of"),
+        (["--start", "1,1", "--max-context", "8"], "context of"),
         (["--start", "1,1", "--method", "counts", "--completion", "probe"], "completion 'probe'"),
     ],
 )
