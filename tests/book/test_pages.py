@@ -60,7 +60,10 @@ class Watch:
             "() => !document.querySelector('.math') ||"
             " (window.MathJax && MathJax.startup && MathJax.startup.promise)"
         )
-        self.page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise; }")
+        # A page without equations may still be loading MathJax: there is nothing to wait for then.
+        self.page.evaluate(
+            "async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }"
+        )
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_the_index_is_in_the_contents_and_holds_terms_and_names(built_book: Path
         assert re.search(r'<li class="toctree-l1[^"]*"><a[^>]*href="(\.\./)?genindex\.html"', html)
     entries = _text(built_book / "genindex.html")
     for entry in (
-        "barycenter debiased",
+        "barycenter blur debiased entropic",
         "Chapman–Kolmogorov test",
         "Lyapunov equation",
         "mixing time",
