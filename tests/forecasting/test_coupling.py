@@ -99,3 +99,18 @@ def test_remainder_of_the_horizon_is_shared_out():
     )
     assert set(np.round(draws.ravel(), 6)) == {10.0, 20.0}
     assert draws.mean() == pytest.approx(15.0, abs=5 * 5 / np.sqrt(4000))
+
+
+def test_runs_on_a_line_are_rotated_and_the_rest_stays():
+    direction = np.array([0.6, 0.8])
+    path = [1.0, 2.0] + (5 * 0.97 ** np.arange(200.0))[:, None] * direction
+    coordinates, chosen, reason = choose_coordinates([path], 5, coupling="auto")
+    assert chosen == "rotated"
+    assert "on a line" in reason
+    units = coordinates.basis / np.linalg.norm(coordinates.basis, axis=0)
+    assert np.abs(units.T @ direction).max() == pytest.approx(1.0, abs=1e-6)
+    # Across the line nothing was seen: a start there keeps its distance.
+    across = np.array([[1.0, 2.0] + 3 * np.array([-0.8, 0.6])])
+    kernel = stepped_kernel((path,), method="var1", lag=5, names=("a", "b"))
+    end = kernel.advance(across, n_steps=100, n_chains=1, rng=np.random.default_rng(0))[0]
+    np.testing.assert_allclose((end - [1.0, 2.0]) @ [-0.8, 0.6], 3.0, atol=0.05)

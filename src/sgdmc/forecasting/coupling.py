@@ -56,6 +56,8 @@ def choose_coordinates(
     rotated = Coordinates(given, values.mean(axis=0))
     if coupling == "rotated" or basis is not None:
         return rotated, "rotated", "coordinates rotated as asked"
+    if _collinear(values):
+        return rotated, "rotated", "rotated to VAR(1) eigen-coordinates: the runs lie on a line"
     gain = _evidence(before, after, lag)
     if gain > 0:
         return rotated, "rotated", f"rotated to VAR(1) eigen-coordinates: BIC better by {gain:.1f}"
@@ -86,6 +88,14 @@ def _var1_basis(before: Array, after: Array, lag: int) -> Array:
         if np.linalg.cond(real) < _MAX_CONDITION:
             return real
     return np.ascontiguousarray(scipy.linalg.schur(matrix, output="real")[1])
+
+
+def _collinear(values: Array) -> bool:
+    """Whether the runs leave some direction untouched, up to a thousandth of their range."""
+    width = np.ptp(values, axis=0)
+    scaled = (values - values.mean(axis=0)) / np.where(width > 0, width, 1.0)
+    spread = np.linalg.svd(scaled[:, width > 0], compute_uv=False)
+    return bool(len(spread) > 1 and spread[-1] < 1e-3 * spread[0])
 
 
 def _evidence(before: Array, after: Array, lag: int) -> float:

@@ -118,7 +118,9 @@ def _weighted_fit(before: Array, after: Array, symmetric: bool, n_passes: int) -
     ridge = 1e-9
     for left in reversed(range(n_passes)):
         mean_x, mean_y = weights @ before, weights @ after
-        x, y = before - mean_x, after - mean_y
+        x = before - mean_x
+        # Moves, not places: a direction in which nothing was seen then stays where it is.
+        y = after - before - (mean_y - mean_x)
         scale = np.sqrt(weights @ x**2)
         # One scale for all where A is held symmetric, one a coordinate otherwise.
         unit = np.full(len(scale), scale.max()) if symmetric else scale
@@ -131,6 +133,7 @@ def _weighted_fit(before: Array, after: Array, symmetric: bool, n_passes: int) -
             matrix = scipy.linalg.solve_sylvester(gram, gram, cross + cross.T)
         else:
             matrix = (np.linalg.solve(gram, cross) / unit[:, None]).T
+        matrix = matrix + np.eye(len(unit))
         shift = mean_y - matrix @ mean_x
         residuals = after - before @ matrix.T - shift
         if left:
