@@ -120,6 +120,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "demo": ("demo.json", demo_table),
     "core": ("core.json", core_table),
     "llm": ("llm.json", llm_table),
+    "skill": ("../../src/sgdmc/show/benchmark.json", skill_table),
 }
 
 
