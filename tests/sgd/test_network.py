@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from sgdmc.sgd.network import AffineSubspaceProblem, MLPProblem
 from sgdmc.sgd.problems import make_least_squares
@@ -23,7 +24,6 @@ def test_gradient_is_that_of_the_loss(network):
 
 
 def test_gradient_agrees_with_torch(network):
-    torch = pytest.importorskip("torch")
     theta = network.random_parameters(2)
     w = torch.tensor(theta, requires_grad=True)
     h, f, c = network.hidden, network.X.shape[1], 3

@@ -220,7 +220,7 @@ def mean_deviations(
     deviations = np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal((n_draws, len(values)))
     draws = (deviations @ vectors.T @ free.T).reshape(n_draws, dim + 1, dim)
     whole = max(1, round(n_steps / lag))
-    fitted = _pushed(law.matrix[None], law.shift[None], starts, whole)
+    fitted = law.push(starts, whole)
     matrices = law.matrix + np.swapaxes(draws[:, 1:] / unit, 1, 2)
     values_at_centre = law.matrix @ centre + law.shift + draws[:, 0]
     radius = np.abs(np.linalg.eigvals(matrices)).max(axis=1)
