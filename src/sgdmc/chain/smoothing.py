@@ -104,10 +104,13 @@ def ar1_kernel(states: ArrayLike | Sequence[ArrayLike], *, n_states: int, lag: i
     """
     x, y, n = _pairs(states, n_states, lag)
     shift, slope = _line(x, y)
-    noise = max(float(np.std(y - shift - slope * x)), 1e-3 * n / 100)
-    mean = np.clip(shift + slope * (np.arange(n) + 0.5), 0.0, float(n))
-    rows = np.diff(ndtr((np.arange(n + 1) - mean[:, None]) / noise), axis=1)
-    rows /= rows.sum(axis=1, keepdims=True)
+    residual = y - shift - slope * x
+    noise = math.sqrt(float(residual @ residual) / max(len(x) - 2, 1))
+    noise = max(noise, 1e-3 * n / 100)
+    mean = shift + slope * (np.arange(n) + 0.5)
+    # The grid clips what leaves it: the outer bins take the tails.
+    edges = np.concatenate(([-math.inf], np.arange(1.0, n), [math.inf]))
+    rows = np.diff(ndtr((edges - mean[:, None]) / noise), axis=1)
     return np.asarray((1.0 - _UNIFORM) * rows + _UNIFORM / n, dtype=np.float64)
 
 
