@@ -321,8 +321,8 @@ def pretrain(
             batch = draw_batch(
                 seed, 2 * step + part, n=plan.n, length=plan.length, mixture=plan.mixture
             )
-            # Compiling takes a minute a shape: the rare longest one is not worth it.
-            steady = compiled and len(plans) == 2 and plan.length <= 1024
+            # Compiling takes a minute a shape: the rare long ones are not worth it.
+            steady = compiled and len(plans) == 2 and plan.length <= 512
             mean, dense, query = batch_loss(
                 fast if steady else network.forward,
                 fast_losses if steady else network.losses,
