@@ -30,6 +30,8 @@ from sgdmc.pretrain.tokenizer import write_tokenizer
 __all__ = ["Plan", "export", "export_checkpoint", "pretrain"]
 
 DECAY = 0.4
+# Step sizes after `start`, beside those of a run from scratch: at full size its gain is lost again.
+GENTLE = 0.5
 QUERY_WEIGHT = 3.0
 
 
@@ -247,7 +249,8 @@ def pretrain(
         Go on from ``out/checkpoint.pt`` if there is one.
     start : path, optional
         Folder of a model that an earlier run of this function made; training goes on from its
-        weights, with the batches and lengths of the later part of the schedule.
+        weights, with the batches and lengths of the later part of the schedule and half the step
+        sizes.
     seed : int
     shape : Shape, optional
         Sizes of the network; those of ``start`` where that is given.
@@ -334,7 +337,8 @@ def pretrain(
             log.add(batch, dense, query)
             n_tokens += plan.n * plan.length
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step(step_factor(progress, step))
+        factor = step_factor(progress, step)
+        optimiser.step(factor if start is None else GENTLE * factor)
         network.zero_grad(set_to_none=True)
         keep = min(0.997, 1.0 - 1.0 / (step + 2))
         with torch.no_grad():

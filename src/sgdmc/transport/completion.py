@@ -156,7 +156,7 @@ def complete(
     elif extrapolation == "hold":
         slope = np.zeros(len(missing))
     else:
-        slope = np.array([_slope(dictionary, states, counts[states], int(s)) for s in missing])
+        slope = _slopes(dictionary, states, counts[states], missing)
     shift = slope * move
     out[missing] = filled
     moved = np.abs(shift) > 1e-9
@@ -254,14 +254,20 @@ def _natural_reg(rows: Array) -> float:
     return float(np.clip(2.0 * variance / n**2, 1e-3, 1e-2))
 
 
-def _slope(rows: Array, states: Index, visits: Array, s: int) -> float:
-    """Slope of the rows' means on their states, near `s`, in [0, 1]; 1 with a single state."""
+def _slopes(rows: Array, states: Index, visits: Array, missing: Index) -> Array:
+    """Slopes of the rows' means on their states, near each missing one, in [0, 1]; 1 with one row.
+
+    Shape (n_missing,). States beyond the same end have the same weights, so one slope.
+    """
     if len(states) < 2:
-        return 1.0
+        return np.ones(len(missing))
     n = rows.shape[1]
     means = rows @ np.arange(n)
-    distance = np.abs(states - s)
-    w = visits * np.exp(-(distance - distance.min()) / (n / 8))
-    w = w / w.sum()
-    centred = states - w @ states
-    return float(np.clip((w @ (centred * means)) / (w @ centred**2), 0.0, 1.0))
+    near, back = np.unique(np.clip(missing, states[0], states[-1]), return_inverse=True)
+    distance = np.abs(states - near[:, None])
+    nearest = distance.min(axis=1, keepdims=True)
+    w = visits * np.exp((nearest - distance) / (n / 8))
+    w /= w.sum(axis=1, keepdims=True)
+    centred = states - w @ states[:, None]
+    slopes = (w * centred) @ means / (w * centred**2).sum(axis=1)
+    return np.asarray(np.clip(slopes, 0.0, 1.0)[back.ravel()])
