@@ -4,6 +4,7 @@
 
 #include "guard.hpp"
 #include "sgdmc/chain.hpp"
+#include "sgdmc/counts.hpp"
 
 namespace py = pybind11;
 using namespace sgdmc::bindings;
@@ -20,11 +21,15 @@ bool rows_fit(const Array<std::int64_t>& begin, std::size_t n, std::size_t entri
   return static_cast<std::size_t>(b[n]) == entries;
 }
 
-void alias_tables(Array<double> p, const Array<std::int64_t>& begin, std::size_t n, int n_threads) {
-  if (!rows_fit(begin, n, p.size())) throw py::value_error("alias_tables: rows do not fit");
+bool alias_tables(const Array<double>& p, const Array<std::int64_t>& begin, std::size_t n, double tolerance,
+                  Array<std::uint64_t> table, int n_threads) {
+  if (!rows_fit(begin, n, p.size()) || table.size() != p.size())
+    throw py::value_error("alias_tables: rows do not fit");
   const std::int64_t* rows = begin.size() ? begin.data() : nullptr;
-  double* values = p.mutable_data();
-  without_gil([&](sgdmc::Stop& stop) { sgdmc::alias_tables(values, n, rows, n_threads, stop); });
+  const double* values = p.data();
+  std::uint64_t* to = table.mutable_data();
+  return without_gil(
+      [&](sgdmc::Stop& stop) { return sgdmc::alias_tables(values, n, rows, tolerance, to, n_threads, stop); });
 }
 
 template <class T>
@@ -43,15 +48,15 @@ void simulate(const Array<std::uint64_t>& table, const Array<std::int64_t>& begi
   const bool fits = without_gil([&](sgdmc::Stop& stop) {
     for (std::size_t c = 0; c < n_chains; ++c)
       if (paths[c * (n_steps + 1)] < 0 || static_cast<std::size_t>(paths[c * (n_steps + 1)]) >= n) return false;
-    if (!sgdmc::inside(entries, rows, columns, n, sparse)) return false;
-    if (sparse)
-      sgdmc::simulate(sgdmc::SparseTables{entries, rows, columns}, n_chains, n_steps, seed, paths, n_threads, stop);
-    else if (n <= 1024)
-      sgdmc::simulate(sgdmc::ShortTables<std::uint16_t>(entries, n, n_threads, stop).view(), n_chains, n_steps, seed,
-                      paths, n_threads, stop);
-    else
-      sgdmc::simulate(sgdmc::ShortTables<std::uint32_t>(entries, n, n_threads, stop).view(), n_chains, n_steps, seed,
-                      paths, n_threads, stop);
+    const auto run = [&](const auto& tables) {
+      if (!tables.inside()) return false;
+      sgdmc::simulate(tables.view(), n_chains, n_steps, seed, paths, n_threads, stop);
+      return true;
+    };
+    if (!sparse && n <= 1024) return run(sgdmc::ShortTables<std::uint16_t>(entries, n, n_threads, stop));
+    if (!sparse) return run(sgdmc::ShortTables<std::uint32_t>(entries, n, n_threads, stop));
+    if (!sgdmc::inside(entries, rows, columns, n)) return false;
+    sgdmc::simulate(sgdmc::SparseTables{entries, rows, columns}, n_chains, n_steps, seed, paths, n_threads, stop);
     return true;
   });
   if (!fits) throw py::value_error("simulate: a start, alias or column is out of range");
@@ -82,7 +87,7 @@ void register_counts(py::module_& module) {
 void register_chain(py::module_& module) {
   using namespace py::literals;
   module.def("alias_tables", &alias_tables, "p"_a.noconvert(), "begin"_a.noconvert(), "n_states"_a,
-             "n_threads"_a = 1);
+             "tolerance"_a, "table"_a.noconvert(), "n_threads"_a = 1);
   module.def("simulate", &simulate<std::int16_t>, "table"_a.noconvert(), "begin"_a.noconvert(),
              "column"_a.noconvert(), "n_states"_a, "seed"_a, "out"_a.noconvert(), "n_threads"_a = 1);
   module.def("simulate", &simulate<std::int32_t>, "table"_a.noconvert(), "begin"_a.noconvert(),

@@ -1,6 +1,7 @@
 // Alias tables, paths and counts: the laws are right, threads and widths do not matter.
 #include "check.hpp"
 #include "sgdmc/chain.hpp"
+#include "sgdmc/counts.hpp"
 
 using namespace sgdmc;
 
@@ -20,11 +21,15 @@ static std::vector<double> random_matrix(std::size_t n) {
   return p;
 }
 
-static std::vector<std::uint64_t> tables_of(std::vector<double> p, std::size_t n, const std::int64_t* begin = nullptr) {
+static std::vector<std::uint64_t> tables_of(const std::vector<double>& p, std::size_t n, const std::int64_t* begin = nullptr) {
   Stop stop;
-  alias_tables(p.data(), n, begin, 2, stop);
   std::vector<std::uint64_t> table(p.size());
-  for (std::size_t i = 0; i < p.size(); ++i) table[i] = std::bit_cast<std::uint64_t>(p[i]);
+  CHECK(alias_tables(p.data(), n, begin, 1e-6, table.data(), 2, stop));
+  const int limit = std::exchange(simd_limit(), 128);
+  std::vector<std::uint64_t> narrow(p.size());
+  CHECK(alias_tables(p.data(), n, begin, 1e-6, narrow.data(), 1, stop));
+  CHECK(table == narrow);
+  simd_limit() = limit;
   return table;
 }
 
@@ -32,7 +37,8 @@ CASE(tables_give_back_the_probabilities) {
   for (std::size_t n : {1, 2, 3, 17, 200, 1030}) {
     const auto p = random_matrix(n);
     const auto table = tables_of(p, n);
-    CHECK(inside(table.data(), nullptr, nullptr, n, false));
+    Stop stop;
+    CHECK(ShortTables<std::uint32_t>(table.data(), n, 1, stop).inside());
     double worst = 0;
     for (std::size_t i = 0; i < n; ++i) {
       std::vector<double> law(n, 0.0);
@@ -72,6 +78,28 @@ CASE(paths_step_where_probability_is_and_do_not_depend_on_threads) {
   }
 }
 
+CASE(one_path_in_pieces_is_the_path_step_by_step) {
+  constexpr std::size_t steps = 3 * kSegment + 77;
+  for (std::size_t n : {2, 40, 1030})
+    for (int kind = 0; kind < 3; ++kind) {  // paths that meet soon, late, never
+      auto p = random_matrix(n);
+      for (std::size_t i = 0; kind && i < n; ++i)
+        for (std::size_t j = 0; j < n; ++j)
+          p[i * n + j] = kind == 2 ? j == (i + 1) % n : (j == i ? 0.5 : 0.0) + (j == (i + 1) % n ? 0.5 : 0.0);
+      const auto table = tables_of(p, n);
+      Stop stop;
+      const ShortTables<std::uint32_t> tables(table.data(), n, 1, stop);
+      std::vector<std::int16_t> whole(steps + 1, 1), pieces(whole), narrow(whole);
+      simulate_block<1>(tables.view(), 3, 5, 1, steps, whole.data(), stop);
+      simulate_one(tables.view(), 3, 5, steps, pieces.data(), stop);
+      CHECK(whole == pieces);
+      const int limit = std::exchange(simd_limit(), 128);
+      simulate_one(tables.view(), 3, 5, steps, narrow.data(), stop);
+      CHECK(whole == narrow);
+      simd_limit() = limit;
+    }
+}
+
 CASE(sparse_chains_stay_on_their_band) {
   constexpr std::size_t n = 300;
   std::vector<double> p;
@@ -84,7 +112,7 @@ CASE(sparse_chains_stay_on_their_band) {
     p.resize(column.size(), 1.0 / static_cast<double>(size));
   }
   const auto table = tables_of(p, n, begin.data());
-  CHECK(inside(table.data(), begin.data(), column.data(), n, true));
+  CHECK(inside(table.data(), begin.data(), column.data(), n));
   std::vector<std::int32_t> out(9 * 501, 150);
   Stop stop;
   simulate(SparseTables{table.data(), begin.data(), column.data()}, 9, 500, 1, out.data(), 2, stop);

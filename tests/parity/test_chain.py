@@ -28,10 +28,22 @@ def test_alias_tables_are_equal(name, n):
     rng = np.random.default_rng(n)
     none = np.empty(0, np.int64)
     for P in (random_chain(n), np.eye(n), np.full((n, n), 1 / n), rng.permutation(np.eye(n))):
-        expected, table = P.flatten(), P.flatten()
-        backend("numpy").alias_tables(expected, none, n)
-        backend(name).alias_tables(table, none, n, 2)
-        assert np.array_equal(table.view(np.uint64), expected.view(np.uint64))
+        expected, table = np.zeros((2, n * n), np.uint64)
+        assert backend("numpy").alias_tables(P.ravel(), none, n, 1e-6, expected)
+        assert backend(name).alias_tables(P.ravel(), none, n, 1e-6, table, 2)
+        assert np.array_equal(table, expected)
+
+
+@pytest.mark.parametrize("name", list(BACKENDS))
+@pytest.mark.parametrize("n", [2, 5, 70])
+@pytest.mark.parametrize("fault", [np.nan, np.inf, -0.25, 0.25])
+def test_rows_that_are_no_laws_have_no_tables(name, n, fault):
+    P = random_chain(n)
+    P[n // 2, -1] = fault if fault != 0.25 else P[n // 2, -1] + 2e-6
+    if fault < 0:
+        P[n // 2, 0] += 1 - P[n // 2].sum()
+    none, table = np.empty(0, np.int64), np.zeros(n * n, np.uint64)
+    assert not backend(name).alias_tables(P.ravel(), none, n, 1e-6, table)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -17,27 +17,42 @@ struct RowCheck {
   std::int64_t lower = 0, upper = 0;
 };
 
+// Whether a row is non-negative and sums to one within the tolerance, and its sum: over the entries of each
+// of 32 lanes, then over the lanes, whatever the width of vectors. NaN and infinity show in the sum.
+SGDMC_INLINE bool sum_row(const double* row, std::size_t n, double tolerance, double& total) {
+  double sum[32] = {}, least[32] = {};
+  std::size_t j = 0;
+  for (; j + 32 <= n; j += 32)
+    for (int l = 0; l < 32; ++l) {
+      sum[l] += row[j + l];
+      least[l] = row[j + l] < least[l] ? row[j + l] : least[l];
+    }
+  for (int l = 0; j < n; ++j, ++l) {
+    sum[l] += row[j];
+    least[l] = row[j] < least[l] ? row[j] : least[l];
+  }
+  double lowest = 0.0;
+  total = 0.0;
+  for (int l = 0; l < 32; ++l) total += sum[l], lowest = std::min(lowest, least[l]);
+  return std::fabs(total - 1.0) <= tolerance && lowest >= 0.0;
+}
+
+inline bool check_row(const double* row, std::size_t n, double tolerance, double& total) {
+  bool good = false;
+  dispatch([&](auto) SGDMC_BODY {
+    double sum = 0.0;
+    good = sum_row(row, n, tolerance, sum);
+    total = sum;
+  });
+  return good;
+}
+
 inline RowCheck check_full_rows(const double* p, std::size_t n, double tolerance) {
   RowCheck found;
   dispatch([&](auto) SGDMC_BODY {
     bool good = true;
-    for (std::size_t i = 0; i < n; ++i) {
-      const double* row = p + i * n;
-      double sum[32] = {}, least[32] = {};  // NaN and infinity show in the sum
-      std::size_t j = 0;
-      for (; j + 32 <= n; j += 32)
-        for (int l = 0; l < 32; ++l) {
-          sum[l] += row[j + l];
-          least[l] = row[j + l] < least[l] ? row[j + l] : least[l];
-        }
-      for (int l = 0; j < n; ++j, ++l) {
-        sum[l] += row[j];
-        least[l] = row[j] < least[l] ? row[j] : least[l];
-      }
-      double total = 0.0, lowest = 0.0;
-      for (int l = 0; l < 32; ++l) total += sum[l], lowest = std::min(lowest, least[l]);
-      good &= std::fabs(total - 1.0) <= tolerance && lowest >= 0.0;
-    }
+    double total = 0.0;
+    for (std::size_t i = 0; i < n; ++i) good &= sum_row(p + i * n, n, tolerance, total);
     found.good = good;
   });
   return found;

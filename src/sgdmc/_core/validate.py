@@ -22,12 +22,14 @@ __all__ = [
     "as_generator",
     "as_int",
     "as_positive",
+    "as_square",
     "as_states",
     "as_threads",
     "as_transition_matrix",
     "checked_transition_matrix",
     "finite_or_raise",
     "output_or_new",
+    "raise_unless_stochastic",
     "seed_from",
     "state_dtype",
 ]
@@ -241,37 +243,54 @@ def checked_transition_matrix(P: Any, *, name: str = "P") -> tuple[Any, int, int
     ValueError
         As for `as_transition_matrix`.
     """
-    sparse = scipy.sparse.issparse(P)
+    matrix = as_square(P, name=name)
+    if scipy.sparse.issparse(matrix):
+        indices = matrix.indices.astype(np.int32, copy=False)
+        starts = matrix.indptr.astype(np.int32, copy=False)
+        found = backend("cpp").check_sparse_rows(matrix.data, indices, starts, ROW_SUM_TOLERANCE)
+        if indices is not matrix.indices or starts is not matrix.indptr:
+            matrix = scipy.sparse.csr_array((matrix.data, indices, starts), shape=matrix.shape)
+    else:
+        found = backend("cpp").check_full_rows(matrix, ROW_SUM_TOLERANCE)
+    if not found[0]:
+        raise_unless_stochastic(matrix, name=name)
+    return matrix, int(found[1]), int(found[2])
+
+
+def as_square(P: Any, *, name: str = "P") -> Any:
+    """`P` as dense float64 or CSR, not copied if it is that; its entries are not looked at.
+
+    Raises
+    ------
+    TypeError
+        If `P` does not hold real numbers.
+    ValueError
+        If `P` is empty or not square.
+    """
     matrix: Any
-    if sparse:
+    if scipy.sparse.issparse(P):
         matrix = scipy.sparse.csr_array(P, dtype=np.float64)
     else:
         matrix = as_floats(name, P, finite=False)
     shape = matrix.shape
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"{name} must be a square matrix; got shape {shape}. Reshape it.")
-    if sparse:
-        indices = matrix.indices.astype(np.int32, copy=False)
-        starts = matrix.indptr.astype(np.int32, copy=False)
-        found = backend("cpp").check_sparse_rows(matrix.data, indices, starts, ROW_SUM_TOLERANCE)
-        if indices is not matrix.indices or starts is not matrix.indptr:
-            matrix = scipy.sparse.csr_array((matrix.data, indices, starts), shape=shape)
-    else:
-        found = backend("cpp").check_full_rows(matrix, ROW_SUM_TOLERANCE)
-    if not found[0]:
-        matrix = _summed(matrix) if sparse else matrix
-        _raise_unless_stochastic(name, matrix)
-    return matrix, int(found[1]), int(found[2])
+    return matrix
 
 
-def _summed(matrix: Any) -> Any:
-    copy = matrix.copy()
-    copy.sum_duplicates()
-    return copy
+def raise_unless_stochastic(matrix: Any, *, name: str = "P") -> None:
+    """Name the fault of a matrix, dense or CSR, that was found not to be row-stochastic.
 
-
-def _raise_unless_stochastic(name: str, matrix: Any) -> None:
+    Raises
+    ------
+    ValueError
+        If an entry is NaN, infinite or negative, or a row's sum is more than 1e-6 away from one.
+    """
     sparse = scipy.sparse.issparse(matrix)
+    if sparse:  # duplicate entries added
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    sums = np.asarray(matrix.sum(axis=1)).ravel()
     data = matrix.data if sparse else matrix
     sums = np.asarray(matrix.sum(axis=1)).ravel()
     if not (np.isfinite(sums).all() and (data.size == 0 or data.min() >= 0)):

@@ -142,7 +142,8 @@ def simulate_chain(
     >>> simulate_chain([[0.0, 1.0], [1.0, 0.0]], 0, n_steps=4).tolist()
     [[0, 1, 0, 1, 0]]
     """
-    matrix = validate.as_transition_matrix(P)
+    sparse = scipy.sparse.issparse(P)
+    matrix = validate.checked_transition_matrix(P)[0] if sparse else validate.as_square(P)
     n_states = matrix.shape[0]
     n_steps = validate.as_int("n_steps", n_steps, minimum=0)
     starts = np.atleast_1d(validate.as_states("start_states", start_states, ndim=(0, 1)))
@@ -153,12 +154,12 @@ def simulate_chain(
             f"start_states must lie in 0 .. {n_states - 1}; got {starts[c]} at index {c}. "
             "Start inside the chain."
         )
-    if scipy.sparse.issparse(matrix):
-        begin, column = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
+    if sparse:
+        begin, column = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False)
         values, longest = matrix.data, int(np.diff(begin).max())
     else:
         begin, column = np.empty(0, np.int64), np.empty(0, np.int32)
-        values, longest = matrix.ravel(), n_states
+        values, longest = matrix.reshape(-1), n_states
     if longest > MAX_ROW:
         raise ValueError(
             f"P must have at most {MAX_ROW} entries a row; got {longest}. Lump states."
@@ -168,8 +169,9 @@ def simulate_chain(
     paths[:, 0] = starts
     threads = validate.as_threads(n_threads)
     module = kernels(backend)
-    module.alias_tables(values, begin, n_states, threads)  # in place: `values` are ours
-    module.simulate(
-        values.view(np.uint64), begin, column, n_states, validate.seed_from(rng), paths, threads
-    )
+    table = np.empty(values.shape, np.uint64)
+    tolerance = validate.ROW_SUM_TOLERANCE
+    if not module.alias_tables(values, begin, n_states, tolerance, table, threads):
+        validate.raise_unless_stochastic(matrix)
+    module.simulate(table, begin, column, n_states, validate.seed_from(rng), paths, threads)
     return paths

@@ -9,16 +9,28 @@ from numpy.typing import NDArray
 
 from sgdmc._core.jit.compiler import compiled
 from sgdmc._core.jit.random import bounded, draw
-from sgdmc._core.reference.chain import ALIAS_BITS, ALIAS_MASK, MEAN
+from sgdmc._core.reference.chain import ALIAS_BITS, ALIAS_MASK, LANES, MEAN, MOST
 from sgdmc._core.reference.random import keys_of
 
 __all__ = ["alias_tables", "count_transitions", "simulate"]
 
 
 @compiled
-def _alias_row(p: Any, table: Any) -> None:
+def _row_sum(row: Any) -> float:
+    lanes = np.zeros(LANES)
+    for i in range(len(row)):
+        lanes[i % LANES] += row[i]
+    total = 0.0
+    for lane in lanes:
+        total += lane
+    return total
+
+
+@compiled
+def _alias_row(p: Any, total: float, table: Any) -> None:
     n = len(p)
-    share = (p * (n * float(MEAN))).astype(np.int64)  # in units of 2**-48 / n
+    scaled = p * (n * float(MEAN) / total)
+    share = np.minimum(scaled, MOST).astype(np.int64)  # in units of 2**-48 / n
     small, large = np.flatnonzero(share < MEAN), np.flatnonzero(share >= MEAN)
     for i in range(n):
         table[i] = ~ALIAS_MASK | np.uint64(i)
@@ -42,17 +54,27 @@ def _alias_row(p: Any, table: Any) -> None:
 
 
 @compiled
-def _alias_tables(p: Any, begin: Any, table: Any) -> None:
+def _alias_tables(p: Any, begin: Any, tolerance: float, table: Any) -> bool:
     for i in range(len(begin) - 1):
-        _alias_row(p[begin[i] : begin[i + 1]], table[begin[i] : begin[i + 1]])
+        row = p[begin[i] : begin[i + 1]]
+        total = _row_sum(row)
+        if not (abs(total - 1.0) <= tolerance and row.min() >= 0.0):
+            return False
+        _alias_row(row, total, table[begin[i] : begin[i + 1]])
+    return True
 
 
 def alias_tables(
-    p: NDArray[np.float64], begin: NDArray[np.int64], n_states: int, n_threads: int = 1
-) -> None:
-    """Overwrite the rows of a stochastic matrix by alias tables, uint64 in place of float64."""
+    p: NDArray[np.float64],
+    begin: NDArray[np.int64],
+    n_states: int,
+    tolerance: float,
+    table: NDArray[np.uint64],
+    n_threads: int = 1,
+) -> bool:
+    """Alias tables of the rows; whether rows are non-negative and sum to one."""
     bounds = begin if len(begin) else np.arange(n_states + 1, dtype=np.int64) * n_states
-    _alias_tables(p, bounds, p.view(np.uint64))
+    return bool(_alias_tables(p, bounds, tolerance, table))
 
 
 @compiled

@@ -15,26 +15,49 @@ ALIAS_BITS = np.uint64(16)
 ALIAS_MASK = np.uint64(0xFFFF)
 MEAN = 2**48  # 1/n in units of the tables
 MAX_ROW = 2**15
+MOST = float.fromhex("0x1.fffffffffffffp62")  # the largest share, below 2**63
+LANES = 32
 
 
 def alias_tables(
-    p: NDArray[np.float64], begin: NDArray[np.int64], n_states: int, n_threads: int = 1
-) -> None:
-    """Overwrite the rows of a stochastic matrix by Walker's alias tables, uint64 for float64.
+    p: NDArray[np.float64],
+    begin: NDArray[np.int64],
+    n_states: int,
+    tolerance: float,
+    table: NDArray[np.uint64],
+    n_threads: int = 1,
+) -> bool:
+    """Walker's alias tables of the rows of a stochastic matrix, each scaled to the sum it has.
 
     The upper 48 bits of an entry are the probability of staying with it, the lower 16 the entry of
     the same row to take otherwise. Rows are ``p[begin[i]:begin[i + 1]]``, or have length `n_states`
-    if `begin` is empty; `p` is flat and contiguous.
+    if `begin` is empty; `p` and `table` are flat and contiguous. Returns whether rows are
+    non-negative and sum to one within the tolerance; `table` is complete only then.
     """
     bounds = begin if len(begin) else np.arange(n_states + 1) * n_states
-    table = p.view(np.uint64)
     for first, last in pairwise(bounds):
-        table[first:last] = _alias_row(p[first:last])
+        row = p[first:last]
+        total = row_sum(row)
+        if not (abs(total - 1.0) <= tolerance and row.min() >= 0.0):
+            return False
+        table[first:last] = _alias_row(row, total)
+    return True
 
 
-def _alias_row(p: NDArray[np.float64]) -> NDArray[np.uint64]:
+def row_sum(row: NDArray[np.float64]) -> float:
+    """Sum over each of 32 interleaved lanes, then over the lanes: the order of all backends."""
+    padded = np.zeros(-(-len(row) // LANES) * LANES)
+    padded[: len(row)] = row
+    total = 0.0
+    for lane in padded.reshape(-1, LANES).sum(axis=0).tolist():
+        total += lane
+    return total
+
+
+def _alias_row(p: NDArray[np.float64], total: float) -> NDArray[np.uint64]:
     n = len(p)
-    share = (p * (float(n) * float(MEAN))).astype(np.int64).tolist()  # in units of 2**-48 / n
+    scaled = p * (float(n) * float(MEAN) / total)
+    share = np.minimum(scaled, MOST).astype(np.int64).tolist()  # in units of 2**-48 / n
     keep, alias = np.full(n, MEAN - 1, dtype=np.uint64), np.arange(n, dtype=np.uint64)
     small = iter([i for i in range(n) if share[i] < MEAN])
     large = iter([i for i in range(n) if share[i] >= MEAN])
