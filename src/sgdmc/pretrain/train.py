@@ -30,8 +30,9 @@ from sgdmc.pretrain.tokenizer import write_tokenizer
 __all__ = ["Plan", "export", "export_checkpoint", "pretrain"]
 
 DECAY = 0.4
-# Step sizes after `start`, beside those of a run from scratch: at full size its gain is lost again.
-GENTLE = 0.5
+# Step sizes after `start`, beside those of a run from scratch: at full size its gain is lost again,
+# and at half of it too after a thousand steps.
+GENTLE = 0.2
 QUERY_WEIGHT = 3.0
 
 
@@ -249,15 +250,16 @@ def pretrain(
         Go on from ``out/checkpoint.pt`` if there is one.
     start : path, optional
         Folder of a model that an earlier run of this function made; training goes on from its
-        weights, with the batches and lengths of the later part of the schedule and half the step
-        sizes.
+        weights, with the batches and lengths of the later part of the schedule and a fifth of
+        the step sizes.
     seed : int
     shape : Shape, optional
         Sizes of the network; those of ``start`` where that is given.
     batch_tokens : int, default 8192
         Tokens a batch.
     half : bool, optional
-        Matrix products in bfloat16; by default on GPU, and on CPU when ``compiled``.
+        Matrix products in bfloat16, but for contexts above 512 tokens; by default on GPU, and on
+        CPU when ``compiled``.
     compiled : bool, optional
         Compile the network with ``torch.compile`` (about 40% faster after a minute or two); by
         default where there is a C++ compiler and the budget is ten minutes or more.
@@ -331,7 +333,8 @@ def pretrain(
                 fast_losses if steady else network.losses,
                 batch,
                 device=device,
-                half=half,
+                # Heads that count over long contexts need more digits than bfloat16 has.
+                half=half and plan.length <= 512,
             )
             torch.autograd.backward(mean / len(plans))
             log.add(batch, dense, query)
