@@ -55,6 +55,10 @@ def test_chapter_states_its_run_time_once_and_keeps_to_a_minute(chapter: Path) -
     assert 5 <= _stated(chapter) <= 60
 
 
+def test_chapters_together_state_less_than_ten_minutes() -> None:
+    assert sum(_stated(chapter) for chapter in PAGES) < 600
+
+
 @pytest.mark.timeout(1500)
 def test_chapters_run_in_at_most_twice_the_time_that_they_state(
     built_book: Path, book_extension: ModuleType, run_notebook: Callable[[Notebook], float]
@@ -66,6 +70,8 @@ def test_chapters_run_in_at_most_twice_the_time_that_they_state(
     records = sorted(cache.list_cache_records(), key=lambda record: record.created)
     took = {Path(record.uri).name: record.data["execution_seconds"] for record in records}
     assert set(took) >= {page.name for page in PAGES}
+    # A cold build runs each once: under ten minutes, with as much again for a busy machine.
+    assert sum(took[page.name] for page in PAGES) <= 2 * 600
     late = {}
     for chapter in PAGES:
         seconds, allowed = took[chapter.name], 2 * _stated(chapter)

@@ -139,6 +139,49 @@ def test_dark_mode_changes_text_and_ground(browser: Browser, base_url: str) -> N
     assert colours["dark"][0] > colours["dark"][1]
 
 
+def test_equations_fit_beside_their_numbers(watch: Watch, built_book: Path) -> None:
+    faults = []
+    for name in _pages(built_book):
+        watch.open(name)
+        wide = watch.page.evaluate(
+            """() => [...document.querySelectorAll('div.math')].filter((block) => {
+              const maths = block.querySelector('mjx-math').getBoundingClientRect();
+              const number = block.querySelector('.eqno')?.getBoundingClientRect();
+              return maths.width > block.clientWidth || (number && maths.right > number.left + 1);
+            }).map((block) => block.id || block.textContent.slice(0, 40))"""
+        )
+        faults += [f"{name}: {equation}" for equation in wide]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_captions_stand_out_from_the_ground(browser: Browser, base_url: str, scheme: str) -> None:
+    context = browser.new_context(viewport=DESKTOP, color_scheme=scheme)
+    watch = Watch(context.new_page(), base_url)
+    watch.open("chapters/long_run.html")
+    weights, ratios = watch.page.evaluate(
+        """() => {
+          const luminance = (text) => {
+            const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(Number).map((c) => {
+              const v = c / 255;
+              return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+            });
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+          };
+          const ground = luminance(getComputedStyle(document.body).backgroundColor);
+          const styles = [...document.querySelectorAll('figcaption .caption-text')].map(
+            (node) => getComputedStyle(node));
+          return [styles.map((s) => Number(s.fontWeight)), styles.map((s) => {
+            const ink = luminance(s.color);
+            return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+          })];
+        }"""
+    )
+    context.close()
+    assert min(weights) >= 400
+    assert min(ratios) >= 7  # WCAG 2.1, enhanced contrast of text
+
+
 def test_search_finds_a_term(watch: Watch) -> None:
     watch.faults.clear()
     watch.open("search.html?q=Markov")
