@@ -193,10 +193,11 @@ def test_search_finds_a_term(watch: Watch) -> None:
     assert not watch.faults
 
 
-def test_internal_links_and_anchors_exist(built_book: Path) -> None:
-    text = {name: (built_book / name).read_text(encoding="utf-8") for name in _pages(built_book)}
+def broken_links(folder: Path) -> list[str]:
+    """Internal links and anchors of a folder of pages that lead nowhere."""
+    text = {name: (folder / name).read_text(encoding="utf-8") for name in _pages(folder)}
     anchors = {name: set(re.findall(r'\bid="([^"]+)"', page)) for name, page in text.items()}
-    faults = []
+    faults = set()
     for name, page in text.items():
         for link in re.findall(r'<(?:a|link|script|img)\b[^>]*?(?:href|src)="([^"]*)"', page):
             if re.match(r"[a-z]+:", link) or link.startswith("//"):
@@ -204,11 +205,27 @@ def test_internal_links_and_anchors_exist(built_book: Path) -> None:
             address, anchor = urldefrag(link.split("?")[0] if "#" not in link else link)
             address = unquote(address.split("?")[0])
             target = os.path.normpath(Path(name).parent / address) if address else name
-            if not (built_book / target).exists():
-                faults.append(f"{name}: {link}")
+            if not (folder / target).exists():
+                faults.add(f"{name}: {link}")
             elif anchor and target in anchors and unquote(anchor) not in anchors[target]:
-                faults.append(f"{name}: no anchor {link}")
-    assert not faults, "\n".join(sorted(set(faults)))
+                faults.add(f"{name}: no anchor {link}")
+    return sorted(faults)
+
+
+def test_the_link_checker_sees_faults(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "one.html").write_text('<p id="here"><a href="sub/two.html#there">a</a>')
+    (tmp_path / "sub" / "two.html").write_text(
+        '<img src="gone.png"><a href="../one.html#here">b</a><a href="https://example.org/x">c</a>'
+    )
+    found = broken_links(tmp_path)
+    assert found == ["one.html: no anchor sub/two.html#there", "sub/two.html: gone.png"]
+
+
+def test_internal_links_and_anchors_exist(built_book: Path) -> None:
+    assert len(_pages(built_book)) > 25
+    faults = broken_links(built_book)
+    assert not faults, "\n".join(faults)
 
 
 def test_every_chapter_is_offered_as_a_notebook(built_book: Path) -> None:
