@@ -4,6 +4,7 @@
 
 #include "check.hpp"
 #include "sgdmc/parallel.hpp"
+#include "sgdmc/team.hpp"
 
 using namespace sgdmc;
 
@@ -14,6 +15,16 @@ CASE(each_block_is_done_once) {
     parallel_for(done.size(), threads, stop, [&](std::size_t b) { ++done[b]; });
     CHECK(std::accumulate(done.begin(), done.end(), 0) == 100);
     CHECK(*std::min_element(done.begin(), done.end()) == 1);
+  }
+}
+
+CASE(a_team_does_each_block_of_each_run_once) {
+  for (int threads : {1, 2, 7}) {
+    Team team(threads);
+    std::vector<int> done(40, 0);
+    for (int run = 0; run < 200; ++run) team.run(done.size(), [&](std::size_t b) { ++done[b]; });
+    CHECK(std::accumulate(done.begin(), done.end(), 0) == 200 * 40);
+    CHECK(*std::min_element(done.begin(), done.end()) == 200);
   }
 }
 

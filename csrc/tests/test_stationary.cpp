@@ -51,6 +51,22 @@ CASE(full_and_banded_routes_agree) {
     }
 }
 
+CASE(the_law_is_the_same_to_the_bit_for_all_widths_and_threads) {
+  for (const std::ptrdiff_t n : {40, 77, 300}) {
+    const auto p = chain(n, n, n);
+    std::vector<double> pi(n), other(n);
+    Stop stop;
+    stationary_dense(p.data(), n, pi.data(), 1, stop);
+    const int limit = simd_limit();
+    for (const int bits : {512, 256, 128}) {
+      simd_limit() = bits;
+      stationary_dense(p.data(), n, other.data(), 2, stop);
+      CHECK(pi == other);
+    }
+    simd_limit() = limit;
+  }
+}
+
 CASE(absorption_sums_to_one) {
   for (const std::ptrdiff_t keep : {1, 5, 64, 100}) {
     const std::ptrdiff_t n = 140;

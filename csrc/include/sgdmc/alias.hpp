@@ -105,8 +105,6 @@ class AliasSweep {
 };
 
 #ifdef SGDMC_HAS_DISPATCH
-#define SGDMC_AVX512 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
-
 // The same tables with AVX-512. Let D_i be what the small entries up to i lack of the mean, in total, and
 // S_j what the large ones up to j have to spare. Large entry j is emptied by the first small i with D_i >
 // S_j, keeps 1 + S_j - D_i and goes on with j + 1; small i is filled up by the first j with S_j >= D_(i-1).

@@ -114,14 +114,15 @@ SGDMC_INLINE void call_with_width(Body& body) {
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SGDMC_HAS_DISPATCH 1
+#define SGDMC_AVX512 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
+#define SGDMC_AVX2 __attribute__((target("arch=x86-64-v3")))
 
 template <class Body>
-__attribute__((noinline, flatten, target("arch=x86-64-v4,prefer-vector-width=512"))) void run_avx512(
-    Body& body) {
+__attribute__((noinline, flatten)) SGDMC_AVX512 void run_avx512(Body& body) {
   call_with_width<8>(body);
 }
 template <class Body>
-__attribute__((noinline, flatten, target("arch=x86-64-v3"))) void run_avx2(Body& body) {
+__attribute__((noinline, flatten)) SGDMC_AVX2 void run_avx2(Body& body) {
   call_with_width<4>(body);
 }
 #endif

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "sgdmc/parallel.hpp"
+#include "sgdmc/rank_update.hpp"
 #include "sgdmc/team.hpp"
 
 namespace sgdmc {
@@ -59,53 +60,12 @@ SGDMC_INLINE double lane_sum(const double* x, std::ptrdiff_t n) {
   return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
 }
 
-// Rows [i, i + R) and columns [j, j + 16) of A += C R, with `depth` columns of C from k0 and R packed.
-template <int R>
-SGDMC_INLINE void micro_update(const Band& a, std::ptrdiff_t i, std::ptrdiff_t j, std::ptrdiff_t k0,
-                               std::ptrdiff_t depth, const double* packed) {
-  Vec8 sum[R][2];
-  const double* c[R];
-  for (int r = 0; r < R; ++r) {
-    sum[r][0] = load8(a.row(i + r) + j);
-    sum[r][1] = load8(a.row(i + r) + j + 8);
-    c[r] = a.row(i + r) + k0;
-  }
-  for (std::ptrdiff_t l = 0; l < depth; ++l) {
-    const Vec8 x = load8(packed + 16 * l), y = load8(packed + 16 * l + 8);
-    for (int r = 0; r < R; ++r) {
-      sum[r][0] += c[r][l] * x;
-      sum[r][1] += c[r][l] * y;
-    }
-  }
-  for (int r = 0; r < R; ++r) {
-    store8(a.row(i + r) + j, sum[r][0]);
-    store8(a.row(i + r) + j + 8, sum[r][1]);
-  }
-}
-
-// Rows [k0, k1), columns [j0, k0) in strips of 16 columns, for trailing_update.
+// Rows [k0, k1), columns [j0, k0) in strips of 16 columns.
 SGDMC_INLINE void pack_panel(const Band& a, std::ptrdiff_t j0, std::ptrdiff_t k0, std::ptrdiff_t k1,
                              double* packed) {
   for (std::ptrdiff_t j = j0; j < k0; j += 16)
     for (std::ptrdiff_t l = k0; l < k1; ++l, packed += 16)
       std::memcpy(packed, a.row(l) + j, 16 * sizeof(double));
-}
-
-// Rows [i0, i1), columns [j0, k0) of A += A[:, k0:k1] A[k0:k1, :].
-SGDMC_INLINE void trailing_update(const Band& a, std::ptrdiff_t i0, std::ptrdiff_t i1,
-                                  std::ptrdiff_t j0, std::ptrdiff_t k0, std::ptrdiff_t k1,
-                                  const double* packed) {
-  const std::ptrdiff_t depth = k1 - k0;
-  for (std::ptrdiff_t i = i0; i < i1; i += 8) {
-    const double* strip = packed;
-    for (std::ptrdiff_t j = j0; j < k0; j += 16, strip += 16 * depth) {
-      if (i + 8 <= i1) {
-        micro_update<8>(a, i, j, k0, depth, strip);
-      } else {
-        for (std::ptrdiff_t r = i; r < i1; ++r) micro_update<1>(a, r, j, k0, depth, strip);
-      }
-    }
-  }
 }
 
 // What eliminating a panel does to the panel's columns of any row above it is linear, x -> x T with T
@@ -228,10 +188,9 @@ inline std::ptrdiff_t reduce_states(const Band& a, std::ptrdiff_t keep, double* 
       if (k0 > keep) detail::pack_panel(a, j0, k0, k1, packed.get());
     });
     const auto strip = [&](std::ptrdiff_t from, std::ptrdiff_t to) {  // rows above the panel
-      dispatch([&](auto) SGDMC_BODY {
-        map.apply(a, from, to, k0, k1);
-        if (k0 > keep) detail::trailing_update(a, from, to, j0, k0, k1, packed.get());
-      });
+      dispatch([&](auto) SGDMC_BODY { map.apply(a, from, to, k0, k1); });
+      if (k0 > keep)
+        RankUpdate{a.row(from) + j0, a.row(from) + k0, packed.get(), a.ld, to - from, k0 - j0, k1 - k0}.run();
     };
     constexpr std::ptrdiff_t kStrip = 32;
     const std::ptrdiff_t height = k0 - i0;

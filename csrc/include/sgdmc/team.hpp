@@ -11,7 +11,8 @@
 
 namespace sgdmc {
 
-// The calling thread and up to n_threads - 1 others, fewer where the system refuses them.
+// The calling thread and up to n_threads - 1 others, fewer where the system refuses them. Nobody waits for
+// a thread that has not begun: one that wakes up late finds the work closed and sleeps on.
 class Team {
  public:
   explicit Team(int n_threads) {
@@ -27,7 +28,8 @@ class Team {
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
   ~Team() {
-    call(nullptr);
+    leave_.store(true, std::memory_order_relaxed);
+    call();
     for (auto& thread : threads_) thread.join();
   }
 
@@ -40,31 +42,41 @@ class Team {
       for (std::size_t block; (block = next.fetch_add(1, std::memory_order_relaxed)) < n_blocks;) body(block);
     };
     if (n_blocks <= 1 || threads_.empty()) return work();
-    call(&work);
+    work_ = &work;
+    at_work_.store(kOpen, std::memory_order_release);
+    call();
     work();
-    for (std::uint32_t left; (left = busy_.load(std::memory_order_acquire)) != 0;)
-      busy_.wait(left, std::memory_order_acquire);
+    at_work_.fetch_sub(kOpen, std::memory_order_acq_rel);
+    for (std::uint32_t left; (left = at_work_.load(std::memory_order_acquire)) != 0;)
+      at_work_.wait(left, std::memory_order_acquire);
   }
 
  private:
-  void call(const std::function<void()>* work) {
-    work_ = work;
-    busy_.store(static_cast<std::uint32_t>(threads_.size()), std::memory_order_relaxed);
+  static constexpr std::uint32_t kOpen = std::uint32_t{1} << 31;
+
+  void call() {
     turn_.fetch_add(1, std::memory_order_release);
     turn_.notify_all();
   }
   void serve() {
-    for (std::uint32_t seen = 0;; ++seen) {
+    for (std::uint32_t seen = 0;;) {
       turn_.wait(seen, std::memory_order_acquire);
-      if (!work_) return;
+      seen = turn_.load(std::memory_order_acquire);
+      if (leave_.load(std::memory_order_relaxed)) return;
+      std::uint32_t others = at_work_.load(std::memory_order_relaxed);
+      while (others >= kOpen && !at_work_.compare_exchange_weak(others, others + 1, std::memory_order_acquire)) {
+      }
+      if (others < kOpen) continue;
       (*work_)();
-      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+      if (at_work_.fetch_sub(1, std::memory_order_acq_rel) == 1) at_work_.notify_one();
     }
   }
 
   std::vector<std::thread> threads_;
-  const std::function<void()>* work_ = nullptr;  // what all are to do now; none: leave
-  std::atomic<std::uint32_t> turn_{0}, busy_{0};
+  const std::function<void()>* work_ = nullptr;  // what is to be done, while at_work_ is open
+  std::atomic<std::uint32_t> turn_{0};           // calls so far
+  std::atomic<std::uint32_t> at_work_{0};        // others at work, and whether more may begin
+  std::atomic<bool> leave_{false};
 };
 
 }  // namespace sgdmc
