@@ -142,4 +142,15 @@ CASE(counts_follow_the_definition) {
       }
 }
 
+CASE(counts_beyond_a_byte_are_right) {
+  constexpr std::size_t n = 70, length = 60000;
+  std::vector<std::int32_t> s(length);
+  for (std::size_t t = 0; t < length; ++t) s[t] = static_cast<std::int32_t>(t % 7 ? 3 : t / 7 % n);
+  std::vector<std::int64_t> expected(n * n, 0), counts(n * n, 0);
+  for (std::size_t t = 1; t < length; ++t) ++expected[s[t - 1] * n + s[t]];
+  Stop stop;
+  CHECK(count_transitions(s.data(), 1, length, n, 1, counts.data(), 2, stop) == -1);
+  CHECK(counts == expected);
+}
+
 int main() { return check::run(); }
