@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sgdmc import make_least_squares, run_sgd
-from sgdmc.forecasting.var import lagged_pairs, mean_deviations, var1_fit
+from sgdmc.forecasting.var import lagged_pairs, law_deviations, var1_fit
 
 
 def test_a_linear_map_is_found_exactly():
@@ -36,8 +36,9 @@ def test_constant_coordinates_are_harmless():
     law = var1_fit(x[:-1], x[1:])
     assert np.isfinite(law.matrix).all()
     np.testing.assert_allclose(law.weights.sum(), 1.0)
-    off = mean_deviations([x], 1, x[:2], n_steps=5, n_draws=20, rng=np.random.default_rng(0))
+    off, factor = law_deviations([x], 1, x[:2], n_steps=5, n_draws=20, rng=np.random.default_rng(0))
     assert np.isfinite(off).all()
+    assert np.isfinite(factor).all()
 
 
 def test_pairs_stay_within_runs():
@@ -48,22 +49,29 @@ def test_pairs_stay_within_runs():
         lagged_pairs([np.zeros((4, 1))], 9)
 
 
-def test_deviations_are_as_large_as_the_errors_of_the_mean():
+def test_deviations_are_as_large_as_the_errors_of_the_law():
     matrix = np.array([[0.95, 0.03], [0.0, 0.9]])
     starts = np.array([[6.0, -5.0]])
-    truth, inside, total = starts.copy(), 0, 0
+    truth, variance, inside, narrow, total = starts.copy(), np.zeros((2, 2)), 0, 0, 0
     for _ in range(20):
         truth = truth @ matrix.T
+        variance = matrix @ variance @ matrix.T + 0.09 * np.eye(2)
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        x = np.empty((2, 121, 2))
+        x = np.empty((2, 61, 2))
         x[:, 0] = rng.normal(size=(2, 2)) * 4
-        for t in range(120):
+        for t in range(60):
             x[:, t + 1] = x[:, t] @ matrix.T + 0.3 * rng.normal(size=(2, 2))
         law = var1_fit(*lagged_pairs(list(x), 1))
-        off = mean_deviations(list(x), 1, starts, n_steps=20, n_draws=400, rng=rng)
-        mean = law.push(starts, 20) + off[0]
-        low, high = np.quantile(mean, [0.05, 0.95], axis=0)
+        off, factor = law_deviations(list(x), 1, starts, n_steps=20, n_draws=400, rng=rng)
+        low, high = np.quantile(law.push(starts, 20) + off[0], [0.05, 0.95], axis=0)
         inside += ((truth[0] >= low) & (truth[0] <= high)).sum()
+        fitted = np.zeros((2, 2))
+        for _ in range(20):
+            fitted = law.matrix @ fitted @ law.matrix.T + np.cov(law.residuals.T)
+        low, high = np.quantile(np.sqrt(np.diag(fitted)) * factor, [0.05, 0.95], axis=0)
+        spread = np.sqrt(np.diag(variance))
+        narrow += ((spread >= low) & (spread <= high)).sum()
         total += 2
-    assert 0.78 < inside / total < 0.98
+    assert 0.8 < inside / total < 0.98
+    assert 0.8 < narrow / total < 0.98

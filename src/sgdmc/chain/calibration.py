@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 # Information, in squared deviations, that a bend has to outweigh.
 _STRAIGHT = 100.0
 # Independent steps that the rows' own spread is worth.
-_PRIOR_STEPS = 2.0
+_PRIOR_STEPS = 4.0
 # Of the grid, for the spread of residuals.
 _BANDWIDTH = 0.025
 
@@ -83,8 +83,8 @@ def calibrate_rows(
     has to show itself in the steps, all the more as the rows have seen them.
 
     Standard deviations are multiplied by the root of a local mean of squared residuals over
-    variances, in which the row's own spread counts as two steps. Overlapping windows count as
-    ``1/lag`` of a step each.
+    variances, in which the row's own spread counts as four steps. Overlapping windows count as
+    ``1/lag`` of a step each, and squared residuals are divided by one minus their leverage.
     """
     long = [p for p in paths if len(p) > lag]
     x, y = np.concatenate([p[:-lag] for p in long]), np.concatenate([p[lag:] for p in long])
@@ -103,7 +103,11 @@ def calibrate_rows(
     evidence, information = float(precision @ (left * bent)), float(precision @ bent**2)
     bend = float(np.clip(evidence / (_STRAIGHT + information), 0.0, 1.0))
     target = line.at(bins) + bend * (means - own_line.at(bins))
-    ratios = (left - bend * bent) ** 2 / np.interp(x, places + 0.5, variances[places])
+    # Steps far from the others bend the line towards themselves, overlapping ones together.
+    reach = (x - line.centre) ** 2
+    leverage = np.minimum(lag * w * (1.0 + reach / float(w @ reach)), 0.8)
+    ratios = (left - bend * bent) ** 2 / (1.0 - leverage)
+    ratios /= np.interp(x, places + 0.5, variances[places])
     scale = np.sqrt(_local_mean(x, ratios, bins, lag))
     full = rows.sum(axis=1) > 0
     calibrated = rows.copy()

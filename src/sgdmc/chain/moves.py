@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["interpolate_rows", "move_rows", "rescale_rows"]
@@ -32,19 +35,35 @@ def move_rows(rows: ArrayLike, shifts: ArrayLike) -> Array:
     [[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]
     """
     given, by = np.asarray(rows, dtype=np.float64), np.asarray(shifts, dtype=np.float64)
-    n = given.shape[1]
-    whole = np.floor(by)
-    part = by - whole
-    # Sums of the mass left of each edge: an edge of the moved row is one of the old row, moved.
-    below = np.zeros((len(given), n + 1))
-    np.cumsum(given, axis=1, out=below[:, 1:])
-    edges = np.arange(1, n)[None, :] - np.clip(whole, -n, n).astype(np.int64)[:, None]
-    near = np.take_along_axis(below, np.clip(edges, 0, n), axis=1)
-    far = np.take_along_axis(below, np.clip(edges - 1, 0, n), axis=1)
-    moved = np.concatenate(
-        [np.zeros((len(given), 1)), near + part[:, None] * (far - near), below[:, -1:]], axis=1
-    )
-    return np.maximum(np.diff(moved, axis=1), 0.0)
+    out = np.zeros_like(given)
+    every = np.arange(len(given))
+    _add_moved(given, every, by, np.ones(len(given)), out)
+    return out
+
+
+@njit(cache=True)
+def _add_moved(rows, which, shifts, shares, out):  # type: ignore[no-untyped-def]
+    """Add ``shares[i]`` times row ``which[i]``, moved by ``shifts[i]`` bins, to each ``out[i]``."""
+    n = rows.shape[1]
+    for i in range(which.size):
+        if shares[i] == 0.0:
+            continue
+        row, target = rows[which[i]], out[i]
+        by = min(max(shifts[i], -1.0 * n), 1.0 * n)
+        whole = math.floor(by)
+        near, far = shares[i] * (1.0 - by + whole), shares[i] * (by - whole)
+        step = int(whole)
+        # Bins whose two halves both stay on the line; the others end on its first or last bin.
+        first, last = max(0, -step), min(n, n - 1 - step)
+        for j in range(first, last):
+            target[j + step] += near * row[j]
+            target[j + step + 1] += far * row[j]
+        for j in range(min(first, n)):
+            target[0] += near * row[j]
+            target[min(max(j + step + 1, 0), n - 1)] += far * row[j]
+        for j in range(max(last, first), n):
+            target[min(j + step, n - 1)] += near * row[j]
+            target[n - 1] += far * row[j]
 
 
 def interpolate_rows(rows: ArrayLike, at: ArrayLike) -> Array:
@@ -75,10 +94,11 @@ def interpolate_rows(rows: ArrayLike, at: ArrayLike) -> Array:
     right = np.clip(np.searchsorted(where, states), 0, len(where) - 1)
     left = np.where(where[right] > states, np.maximum(right - 1, 0), right)
     gap = where[right] - where[left]
-    share = np.where(gap > 0, (states - where[left]) / np.maximum(gap, 1), 0.0)[:, None]
-    from_left = move_rows(known[left], states - where[left])
-    from_right = move_rows(known[right], states - where[right])
-    return (1 - share) * from_left + share * from_right
+    share = np.where(gap > 0, (states - where[left]) / np.maximum(gap, 1), 0.0)
+    out = np.zeros((len(states), len(states)))
+    _add_moved(known, left, (states - where[left]).astype(np.float64), 1.0 - share, out)
+    _add_moved(known, right, (states - where[right]).astype(np.float64), share, out)
+    return out
 
 
 def rescale_rows(rows: ArrayLike, factors: ArrayLike) -> Array:

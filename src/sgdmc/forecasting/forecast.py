@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sgdmc.chain.kernel import JointKernel
-from sgdmc.forecasting.var import mean_deviations
+from sgdmc.forecasting.var import law_deviations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,8 +130,8 @@ class Forecast:
     def predictive(self) -> NDArray[np.float64]:
         """Draws that also carry the uncertainty of the kernel: (n_starts, n_chains, dim).
 
-        Each chain is shifted by a draw of how far a linear law, fitted to the same steps, may be
-        off (:func:`sgdmc.forecasting.var.mean_deviations`).
+        Each chain is moved and stretched by a draw of how far a linear law, fitted to the same
+        steps, may be off (:func:`sgdmc.forecasting.var.law_deviations`).
         """
         return predictive_draws(
             self.kernel, self.starts, self.samples, n_steps=self.n_steps, seed=self.seed
@@ -220,7 +220,7 @@ def predictive_draws(
     n_steps: int,
     seed: int,
 ) -> NDArray[np.float64]:
-    """Add to draws through a kernel what the observed steps leave open about its drift.
+    """Add to draws through a kernel what the observed steps leave open about drift and noise.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def predictive_draws(
     """
     if isinstance(kernel, JointKernel) or n_steps == 0:
         return samples
-    off = mean_deviations(
+    off, factor = law_deviations(
         kernel.paths,
         kernel.lag,
         starts,
@@ -244,7 +244,8 @@ def predictive_draws(
         n_draws=samples.shape[1],
         rng=np.random.default_rng([seed, n_steps, 1]),
     )
-    return samples + off
+    middle = samples.mean(axis=1, keepdims=True)
+    return np.asarray(middle + factor * (samples - middle) + off)
 
 
 def _warn_outside(kernel: Forecaster, starts: NDArray[np.float64]) -> None:

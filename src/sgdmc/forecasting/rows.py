@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
@@ -210,10 +211,10 @@ def llm_block(
     )
     laws = interpolate_rows(laws, probe)
     off = np.interp(np.arange(n_read), probe, off)
-    share = _overlaps(read_edges, edges)
+    share = sp.csr_array(_overlaps(read_edges, edges))
     asked = share.sum(axis=0)
     visited = np.concatenate([s[:-lag] for s in series if len(s) > lag])
-    seen = np.bincount(visited, minlength=n_read) @ share > 0
+    seen = share.T @ np.bincount(visited, minlength=n_read) > 0
     covered = asked * (read_edges[1] - read_edges[0]) > 0.5 * np.diff(edges)
     probed = (asked > 0) & (covered | seen)
     weight = np.where(probed, asked, 1.0)

@@ -232,10 +232,11 @@ def score_forecast(
 def _w1_and_crps(p: Array, q: Array) -> tuple[float, float]:
     """W1 of two sorted samples, and the mean CRPS of ``p`` over the outcomes ``q``."""
     points = np.concatenate([p, q])
-    points.sort(kind="stable")
-    gaps = np.diff(points)
-    f = np.searchsorted(p, points[:-1], side="right") / len(p)
-    g = np.searchsorted(q, points[:-1], side="right") / len(q)
+    order = points.argsort(kind="stable")
+    gaps = np.diff(points[order])
+    # Two sorted runs: where they tie the gap is zero, whichever is counted first.
+    first = np.cumsum(order < len(p))[:-1]
+    f, g = first / len(p), (np.arange(1, len(points)) - first) / len(q)
     w1 = float(np.abs(f - g) @ gaps)
     # E|X-Y| = ∫ F(1-G) + G(1-F); E|X-X'|/2 = ∫ F(1-F).
     crps = float((f * (1 - g) + g * (1 - f) - f * (1 - f)) @ gaps)

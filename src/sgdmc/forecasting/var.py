@@ -14,9 +14,14 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-__all__ = ["LinearLaw", "lagged_pairs", "mean_deviations", "var1_fit"]
+__all__ = ["LinearLaw", "lagged_pairs", "law_deviations", "var1_fit"]
 
 Array = NDArray[np.float64]
+
+# Leverage of a step, at most.
+_LEVERAGE = 0.8
+# Variances of a draw over those of the fit, at least and at most.
+_RATIOS = (0.04, 25.0)
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ def _precision(drift: Array, residuals: Array) -> Array:
     return np.asarray(1.0 / variance / np.sum(1.0 / variance))
 
 
-def mean_deviations(
+def law_deviations(
     paths: Sequence[Array],
     lag: int,
     starts: Array,
@@ -164,8 +169,8 @@ def mean_deviations(
     n_steps: int,
     n_draws: int,
     rng: np.random.Generator,
-) -> Array:
-    """Draw by how much the mean after ``n_steps`` may be off, the observed steps being few.
+) -> tuple[Array, Array]:
+    """Draw by how much the law after ``n_steps`` may be off, the observed steps being few.
 
     Parameters
     ----------
@@ -179,14 +184,18 @@ def mean_deviations(
 
     Returns
     -------
-    ndarray, shape (n_starts, n_draws, dim)
+    off : ndarray, shape (n_starts, n_draws, dim)
         Means of the linear law under draws of ``(A, c)`` less those of its fit.
+    factor : ndarray, shape (n_draws, dim)
+        Standard deviations under draws of ``A`` and of the noise over those of the fit.
 
     Notes
     -----
-    The draws are normal with the covariance of Newey and West [1]_ over ``lag`` steps, as windows
-    overlap, widened by the number of independent steps. A draw that would grow is scaled back to
-    spectral radius 1.
+    The draws are those of a Student law with the covariance of Newey and West [1]_ over ``lag``
+    steps, as windows overlap; residuals are divided by one minus their leverage (HC3), and the
+    whole is widened by the number of independent steps. A draw that would grow is scaled back to
+    spectral radius 1. The variance of the noise has a scaled inverse χ² law with as many degrees
+    of freedom as there are independent steps, at least three.
 
     References
     ----------
@@ -199,14 +208,17 @@ def mean_deviations(
     centre = law.weights @ before
     unit = float(np.sqrt((law.weights @ (before - centre) ** 2).max()))
     if not unit > 0:
-        return np.zeros((len(starts), n_draws, dim))
+        return np.zeros((len(starts), n_draws, dim)), np.ones((n_draws, dim))
     design = np.concatenate([np.ones((len(before), 1)), (before - centre) / unit], axis=1)
     weighted = design * law.weights[:, None]
     # Parameters (1 + dim, dim) in rows of the design; a symmetric A has fewer.
     free = _free_parameters(dim) if law.symmetric else np.eye((dim + 1) * dim)
-    curvature = np.kron(weighted.T @ design + 1e-12 * np.eye(dim + 1), np.eye(dim))
-    inverse = np.linalg.inv(free.T @ curvature @ free)
-    scores = (weighted[:, :, None] * law.residuals[:, None, :]).reshape(len(before), -1) @ free
+    gram = weighted.T @ design + 1e-12 * np.eye(dim + 1)
+    inverse = np.linalg.inv(free.T @ np.kron(gram, np.eye(dim)) @ free)
+    # Steps far from the others, overlapping ones together, bend the fit towards themselves.
+    leverage = lag * np.einsum("ij,ij->i", weighted @ np.linalg.inv(gram), design)
+    residuals = law.residuals / (1.0 - np.minimum(leverage, _LEVERAGE))[:, None]
+    scores = (weighted[:, :, None] * residuals[:, None, :]).reshape(len(before), -1) @ free
     middle = np.zeros((scores.shape[1], scores.shape[1]))
     lengths = [len(p) - lag for p in paths if len(p) > lag]
     for g in np.split(scores, np.cumsum(lengths)[:-1]):
@@ -217,7 +229,11 @@ def mean_deviations(
     independent = 1.0 / float(law.weights @ law.weights) / lag
     widened = independent / max(independent - dim - 1.0, 0.5)
     values, vectors = np.linalg.eigh(widened * inverse @ middle @ inverse)
-    deviations = np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal((n_draws, len(values)))
+    free_steps = max(independent - dim - 1.0, 3.0)
+    redrawn = free_steps / rng.chisquare(free_steps, size=(n_draws, 1))
+    deviations = np.sqrt(redrawn * np.maximum(values, 0.0)) * rng.standard_normal(
+        (n_draws, len(values))
+    )
     draws = (deviations @ vectors.T @ free.T).reshape(n_draws, dim + 1, dim)
     whole = max(1, round(n_steps / lag))
     fitted = law.push(starts, whole)
@@ -226,7 +242,11 @@ def mean_deviations(
     radius = np.abs(np.linalg.eigvals(matrices)).max(axis=1)
     matrices /= np.maximum(radius, 1.0)[:, None, None]
     shifts = values_at_centre - np.einsum("rij,j->ri", matrices, centre)
-    return np.swapaxes(_pushed(matrices, shifts, starts, whole) - fitted, 0, 1)
+    off = np.swapaxes(_pushed(matrices, shifts, starts, whole) - fitted, 0, 1)
+    noise = (law.weights[:, None] * law.residuals).T @ law.residuals
+    drawn, usual = _variances(matrices, noise, whole), _variances(law.matrix, noise, whole)
+    ratio = redrawn * drawn / np.where(usual > 0, usual, 1.0)
+    return off, np.sqrt(np.clip(np.where(usual > 0, ratio, 1.0), *_RATIOS))
 
 
 def _free_parameters(dim: int) -> Array:
@@ -242,6 +262,16 @@ def _free_parameters(dim: int) -> Array:
             column[1 + i, j] = column[1 + j, i] = 1.0
             columns.append(column.ravel())
     return np.stack(columns, axis=1)
+
+
+def _variances(matrices: Array, noise: Array, n: int) -> Array:
+    """Variances of each coordinate after ``n`` lags: the diagonals of ``Σ_k A^k C A^kᵀ``."""
+    out = np.zeros(matrices.shape[:-1])
+    reach = np.broadcast_to(np.eye(len(noise)), matrices.shape)
+    for _ in range(n):
+        out += np.einsum("...ij,jk,...ik->...i", reach, noise, reach)
+        reach = reach @ matrices
+    return out
 
 
 def _pushed(matrices: Array, shifts: Array, starts: Array, n: int) -> Array:
