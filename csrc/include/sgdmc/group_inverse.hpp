@@ -50,6 +50,15 @@ SGDMC_INLINE double orthogonalise(const double* basis, std::ptrdiff_t m, std::pt
   return std::sqrt(square);
 }
 
+// Calls body(width), with a constant where the width is a small one: loops as short as that are unrolled.
+template <class Body>
+SGDMC_INLINE void with_constant(std::ptrdiff_t width, Body&& body) {
+  if (width == 1) return body(std::integral_constant<std::ptrdiff_t, 1>{});
+  if (width == 2) return body(std::integral_constant<std::ptrdiff_t, 2>{});
+  if (width == 4) return body(std::integral_constant<std::ptrdiff_t, 4>{});
+  body(width);
+}
+
 }  // namespace detail
 
 // The group inverse G of I - P, whose eigenvalues are 1 / (1 - lambda), balanced by the stationary law:
@@ -94,19 +103,35 @@ class GroupInverse {
     const std::ptrdiff_t n = a.n;
     centre(x);
     for (std::ptrdiff_t i = 0; i < n; ++i) x[i] /= root_[i];
-    for (std::ptrdiff_t i = n - 1; i >= 0; --i) {  // furthest first: the nearest is known last
-      const double* c = a.row(i);
-      double sum = 0.0;
-      for (std::ptrdiff_t k = std::min(n - 1, i + a.upper); k > i; --k) sum += c[k] * x[k];
-      x[i] += sum;
-    }
+    detail::with_constant(a.upper, [&](auto upper) SGDMC_BODY {  // furthest first: the nearest is known last
+      const std::ptrdiff_t width = upper;
+      for (std::ptrdiff_t i = n - 1; i >= std::max<std::ptrdiff_t>(n - width, 0); --i) {
+        double sum = 0.0;
+        for (std::ptrdiff_t k = n - 1; k > i; --k) sum += a.row(i)[k] * x[k];
+        x[i] += sum;
+      }
+      for (std::ptrdiff_t i = n - 1 - width; i >= 0; --i) {
+        const double* c = a.row(i) + i;
+        double sum = 0.0;
+        for (std::ptrdiff_t k = width; k > 0; --k) sum += c[k] * x[i + k];
+        x[i] += sum;
+      }
+    });
     x[0] = 0.0;
-    for (std::ptrdiff_t i = 1; i < n; ++i) {
-      const double* r = a.row(i);
-      double sum = x[i] * kReductionScale;
-      for (std::ptrdiff_t j = std::max<std::ptrdiff_t>(0, i - a.lower); j < i; ++j) sum += r[j] * x[j];
-      x[i] = sum * inverse_[i];
-    }
+    detail::with_constant(a.lower, [&](auto lower) SGDMC_BODY {
+      const std::ptrdiff_t width = lower;
+      for (std::ptrdiff_t i = 1; i < std::min(n, width); ++i) {
+        double sum = x[i] * kReductionScale;
+        for (std::ptrdiff_t j = 0; j < i; ++j) sum += a.row(i)[j] * x[j];
+        x[i] = sum * inverse_[i];
+      }
+      for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(width, 1); i < n; ++i) {
+        const double* r = a.row(i) + i;
+        double sum = x[i] * kReductionScale;
+        for (std::ptrdiff_t j = width; j > 0; --j) sum += r[-j] * x[i - j];
+        x[i] = sum * inverse_[i];
+      }
+    });
     for (std::ptrdiff_t i = 0; i < n; ++i) x[i] *= root_[i];
     centre(x);
   }

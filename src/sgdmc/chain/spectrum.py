@@ -315,7 +315,7 @@ def _as_band(
     order = None
     if min(bandwidths) > 32:
         wanted = csgraph.reverse_cuthill_mckee(sp.csr_matrix(matrix), symmetric_mode=False)
-        reordered, *new = validate.checked_transition_matrix(matrix[wanted][:, wanted])
+        reordered, *new = validate.checked_transition_matrix(_reordered(matrix, wanted))
         if new[0] * new[1] < bandwidths[0] * bandwidths[1]:
             matrix, order, bandwidths = reordered, wanted.astype(np.int64), new
     if n * (sum(bandwidths) + 129) > MAX_BAND:
@@ -324,6 +324,18 @@ def _as_band(
             f"{sum(bandwidths) + 1}. Use coarser bins, or lump states first."
         )
     return (matrix.data, matrix.indices, matrix.indptr, *bandwidths), order
+
+
+def _reordered(matrix: Any, order: NDArray[Any]) -> sp.csr_array:
+    """``matrix[order][:, order]``, its columns left unsorted, which takes a third of the time."""
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    lengths = np.diff(matrix.indptr)[order]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    entry = np.repeat(matrix.indptr[order] - starts[:-1], lengths) + np.arange(starts[-1])
+    return sp.csr_array(
+        (matrix.data[entry], place[matrix.indices[entry]], starts), shape=matrix.shape
+    )
 
 
 def _sparse_gap(matrix: Any, bandwidths: list[int]) -> float | None:
@@ -340,7 +352,7 @@ def _sparse_gap(matrix: Any, bandwidths: list[int]) -> float | None:
     if done == 0:  # the heaviest state first, the others by their distance from it
         fold = np.argsort(np.abs(np.arange(len(pi)) - np.argmax(pi)), kind="stable")
         order = fold if order is None else order[fold]
-        moved, *bandwidths = validate.checked_transition_matrix(matrix[order][:, order])
+        moved, *bandwidths = validate.checked_transition_matrix(_reordered(matrix, order))
         band = (moved.data, moved.indices, moved.indptr, *bandwidths)
         table, pi, done = invert(*band, start, MAX_STEPS, enough, 1)
     if done < 1 or not (gaps or enough(table, done)):
