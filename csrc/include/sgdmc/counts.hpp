@@ -15,8 +15,8 @@ struct ByteTable {
 
   template <class T>
   void add(const T* from, const T* to, std::size_t count, std::uint32_t n) {
-    constexpr std::size_t most = 2048;
-    std::uint32_t cells[most];
+    constexpr std::size_t most = 2048, ahead = 24;  // increments that are under way together
+    std::uint32_t cells[most + ahead] = {};
     std::uint8_t* const table = low.data();
     for (std::size_t t0 = 0; t0 < count; t0 += most) {
       const std::size_t steps = std::min(most, count - t0);
@@ -27,8 +27,10 @@ struct ByteTable {
         for (std::size_t t = 0; t < m; ++t)
           cells[t] = static_cast<std::uint32_t>(a[t]) * width + static_cast<std::uint32_t>(b[t]);
       });
-      for (std::size_t t = 0; t < steps; ++t)
+      for (std::size_t t = 0; t < steps; ++t) {
+        __builtin_prefetch(table + cells[t + ahead], 1);
         if (__builtin_expect(++table[cells[t]] == 0, 0)) wrapped.push_back(cells[t]);
+      }
     }
   }
 };

@@ -243,8 +243,9 @@ def checked_transition_matrix(P: Any, *, name: str = "P") -> tuple[Any, int, int
     ValueError
         As for `as_transition_matrix`.
     """
+    sparse = scipy.sparse.issparse(P)
     matrix = as_square(P, name=name)
-    if scipy.sparse.issparse(matrix):
+    if sparse:
         indices = matrix.indices.astype(np.int32, copy=False)
         starts = matrix.indptr.astype(np.int32, copy=False)
         found = backend("cpp").check_sparse_rows(matrix.data, indices, starts, ROW_SUM_TOLERANCE)
@@ -268,7 +269,8 @@ def as_square(P: Any, *, name: str = "P") -> Any:
         If `P` is empty or not square.
     """
     matrix: Any
-    if scipy.sparse.issparse(P):
+    sparse = scipy.sparse.issparse(P)
+    if sparse:
         matrix = scipy.sparse.csr_array(P, dtype=np.float64)
     else:
         matrix = as_floats(name, P, finite=False)
