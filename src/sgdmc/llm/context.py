@@ -13,7 +13,7 @@ import torch
 
 from sgdmc.llm.forest import FloatArray, IntArray, Questions
 
-CPU_CHUNK = 256
+CPU_CHUNK = 512
 GPU_CHUNKS = (512, 2048)
 CACHED = 2**17  # logits at a time
 
@@ -106,12 +106,16 @@ class BaseContext:
             torch.cuda.empty_cache()
             self.chunk = max(self.chunk // 2, self.floor)
 
+    def share(self, left: int) -> int:
+        """Return how many of the remaining tokens come next: equal parts, at most a chunk."""
+        return -(-left // -(-left // self.chunk))
+
     def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
         return torch.as_tensor(array, device=self.device)
 
 
 def default_chunk(model: Any) -> int:
-    """Return how many tokens a forward pass takes: 256 on a CPU, by free memory on a GPU."""
+    """Return how many tokens a forward pass takes: 512 on a CPU, by free memory on a GPU."""
     device = model_device(model)
     if device.type != "cuda":
         return CPU_CHUNK

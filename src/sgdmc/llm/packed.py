@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from sgdmc.llm.attention import Blocks, by_blocks, takes_blocks
 from sgdmc.llm.context import BaseContext, Reader
 from sgdmc.llm.forest import FloatArray, Forest, IntArray, Questions, Tick
 
@@ -83,7 +84,7 @@ class PackedContext(BaseContext):
     scratch : int, optional
         Largest number of branch tokens kept at once: the chunk, unless a component is larger.
     chunk : int, optional
-        Tokens a forward pass. By default 256 on a CPU; on a GPU by free memory.
+        Tokens a forward pass. By default 512 on a CPU; on a GPU by free memory.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class PackedContext(BaseContext):
         self.steps: list[IntArray] = []  # how far after the context each of them lies
         self.low = torch.finfo(self.dtype).min
         self.zero = torch.zeros((), dtype=self.dtype, device=self.device)
+        self.blocks = takes_blocks(model, self.config)
         self.span = getattr(self.config, "sliding_window", None)
         self.kinds = set(getattr(self.config, "layer_types", None) or [])
         if self.span is None or self.kinds == {"full_attention"}:
@@ -121,13 +123,18 @@ class PackedContext(BaseContext):
         return {"full_attention": additive(visible), "sliding_attention": additive(near)}
 
     def _forward(
-        self, tokens: IntArray, positions: IntArray, mask: Any, keep: IntArray
+        self,
+        tokens: IntArray,
+        positions: IntArray,
+        mask: Any,
+        keep: IntArray,
+        blocks: Blocks | None = None,
     ) -> torch.Tensor:
         """Run the model on one packed row and return the (len(keep), vocabulary) logits."""
         options: dict[str, Any] = {}
         if self.keeps_logits:
             options["logits_to_keep"] = self._tensor(keep)
-        with torch.inference_mode():
+        with torch.inference_mode(), by_blocks(self.config, blocks) as more:
             out = self.model(
                 input_ids=self._tensor(tokens)[None],
                 position_ids=self._tensor(positions)[None],
@@ -135,6 +142,7 @@ class PackedContext(BaseContext):
                 past_key_values=self.cache,
                 use_cache=True,
                 **options,
+                **more,
             )
         logits: torch.Tensor = out.logits[0]
         return logits if self.keeps_logits else logits[torch.as_tensor(keep)]
@@ -144,7 +152,7 @@ class PackedContext(BaseContext):
         reader = Reader(questions, self.device)
         first, total = self.length, self.length + len(tokens)
         while self.length < total:
-            start, stop = self.length, min(self.length + self.chunk, total)
+            start, stop = self.length, self.length + self.share(total - self.length)
             with self.spare_memory():
                 asked = reader.within(start, stop)
                 logits = self._extend(tokens[start - first : stop - first], reader, asked)
@@ -163,7 +171,8 @@ class PackedContext(BaseContext):
         places = reader.questions.places[asked] - start
         if not places.size:  # nothing to project on the vocabulary but one row
             places = np.zeros(1, dtype=np.int64)
-        logits = self._forward(tokens, np.arange(start, stop), mask, places)
+        blocks = Blocks.of_context(start, stop) if self.blocks else None
+        logits = self._forward(tokens, np.arange(start, stop), mask, places, blocks)
         return logits[: len(asked)]
 
     def ask(self, forest: Forest, questions: Questions, tick: Tick) -> FloatArray:
@@ -177,7 +186,7 @@ class PackedContext(BaseContext):
         self._need_scratch(self.floor)
         start = 0
         while start < len(forest):
-            part = forest.chunk(start, self.chunk)
+            part = forest.chunk(start, self.share(len(forest) - start))
             with self.spare_memory():
                 asked = reader.within(part.start, part.stop)
                 reader.take(asked, self._branches(forest, part, questions.places[asked]))
@@ -192,7 +201,8 @@ class PackedContext(BaseContext):
         window.write = window.start = scratch - count
         window.stop = scratch + seen
         positions = anchors + depths
-        ancestry = self._tensor(forest.ancestry(part))
+        above = forest.ancestry(part)
+        ancestry = self._tensor(above)
         columns = torch.arange(seen, device=self.device)[None, :]
         visible = torch.cat((ancestry, columns <= self._tensor(anchors)[:, None]), dim=1)
 
@@ -202,7 +212,8 @@ class PackedContext(BaseContext):
 
         mask = self._mask(visible, ages, int(positions.max()) + 1)
         keep = places - part.start if places.size else np.zeros(1, dtype=np.int64)
-        return self._forward(forest.tokens[part], positions, mask, keep)[: len(places)]
+        blocks = Blocks.of_branches(above, anchors) if self.blocks else None
+        return self._forward(forest.tokens[part], positions, mask, keep, blocks)[: len(places)]
 
     def _need_scratch(self, count: int) -> None:
         """Make the scratch area at least ``count`` tokens long."""

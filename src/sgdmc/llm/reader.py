@@ -90,7 +90,7 @@ def next_state_laws(
         Levels of the tree to refine beyond the first token, at most (tokens a number) − 1: the
         default. With one token a digit, ``depth=1`` resolves two digits.
     chunk : int, optional
-        Tokens a forward pass: 256 on a CPU, by free memory on a GPU. Memory grows with it, the
+        Tokens a forward pass: 512 on a CPU, by free memory on a GPU. Memory grows with it, the
         result does not depend on it. It is halved when memory runs out.
     max_context : int, optional
         Largest number of tokens that the model may see, where the series is longer than its

@@ -177,15 +177,20 @@ def rows_from_logs(logs: list[FloatArray]) -> tuple[FloatArray, FloatArray]:
     array([0.2])
     """
     n = len(logs[0])
-    rows = np.ones((n, 1))
-    kept = np.ones((n, 1))
+    rows, kept = np.ones((n, 1)), np.ones((n, 1))
     for log in logs:
+        arity = log.shape[-1]
         known = ~np.isnan(log[..., :1])
-        top = np.where(known, log, 0.0)
-        top = top - top.max(axis=-1, keepdims=True)
-        law = np.exp(top)
-        law /= law.sum(axis=-1, keepdims=True)
-        rows = (rows[..., None] * law).reshape(n, -1)
-        mass = np.where(known, np.exp(np.where(known, log, 0.0)), 1.0 / log.shape[-1])
-        kept = (kept[..., None] * mass).reshape(n, -1)
+        if not known.any():
+            rows, kept = (np.repeat(a / arity, arity, axis=1) for a in (rows, kept))
+            continue
+        if not known.all():
+            log = np.where(known, log, -np.log(arity))
+        top = log.max(axis=-1, keepdims=True)
+        law = log - top  # a million numbers, where rows are of 1000 states
+        np.exp(law, out=law)
+        share = rows[..., None] / law.sum(axis=-1, keepdims=True)
+        kept = (kept[..., None] * np.exp(top) * law).reshape(n, -1)
+        law *= share
+        rows = law.reshape(n, -1)
     return rows, np.clip(1.0 - kept.sum(axis=1), 0.0, 1.0)

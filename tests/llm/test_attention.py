@@ -1,0 +1,109 @@
+"""Attention by blocks of queries equals attention under the whole mask."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from sgdmc.llm.attention import NAME, SIZE, Blocks, attend
+from sgdmc.llm.forest import Forest, Questions, node_reference
+from sgdmc.llm.packed import PackedContext
+
+
+def ignore(_: int) -> None:
+    """Take no notice of progress."""
+
+
+def branches(n_positions: int, rng: np.random.Generator) -> Forest:
+    """A root at every position, some with two children and a grandchild each."""
+    tokens, parents = [], []
+    for position in range(n_positions):
+        root = len(tokens)
+        parents.append(position)
+        if rng.random() < 0.5:
+            parents += [-(root + 1), -(root + 1), -(root + 2), -(root + 3)]
+        tokens += [4] * (len(parents) - len(tokens))
+    return Forest.build(np.array(tokens), np.array(parents))[0]
+
+
+@pytest.mark.parametrize("n_key_heads", [1, 2, 4])
+def test_blocks_of_branches_attend_as_the_whole_chunk(n_key_heads):
+    rng = np.random.default_rng(n_key_heads)
+    forest = branches(90, rng)
+    n = len(forest)
+    assert n > 2 * SIZE
+    above = forest.ancestry(slice(0, n))
+    visible = np.concatenate((above, np.arange(90) <= forest.anchors[:, None]), axis=1)
+    generator = torch.Generator().manual_seed(1)
+    query = torch.randn(1, 4, n, 8, generator=generator)
+    key, value = (torch.randn(1, n_key_heads, n + 90, 8, generator=generator) for _ in range(2))
+    mask = torch.where(torch.as_tensor(visible), 0.0, torch.finfo(torch.float32).min)[None, None]
+    module = types.SimpleNamespace(num_key_value_groups=4 // n_key_heads)
+    before = key.clone(), value.clone()
+    blocks = Blocks.of_branches(above, forest.anchors)
+    got, weights = attend(module, query, key, value, mask, scaling=0.3, blocks=blocks)
+    assert weights is None
+    assert torch.equal(key, before[0])
+    assert torch.equal(value, before[1])
+    wanted, _ = attend(module, query, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(got, wanted, atol=1e-6, rtol=0)
+    # each sees the context up to its last anchor, itself and the ancestors of at most one cut root
+    assert all(b.n_own <= SIZE + 3 for b in blocks.blocks)
+    assert [b.seen for b in blocks.blocks] == [
+        forest.anchors[min(a + SIZE, n) - 1] + 1 for a in range(0, n, SIZE)
+    ]
+
+
+def test_blocks_that_do_not_fit_the_mask_are_left_aside():
+    query, key = torch.randn(1, 1, 3, 4), torch.randn(1, 1, 5, 4)
+    mask = torch.zeros(1, 1, 3, 5)
+    module = types.SimpleNamespace(num_key_value_groups=1)
+    wanted, _ = attend(module, query, key, key, mask)
+    got, _ = attend(module, query, key, key, mask, blocks=Blocks.of_context(0, 3))
+    assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    "name", ["llama2", "mistral", "qwen", "gpt2", "gemma3", "llama3", "shipped-like"]
+)
+def test_the_model_is_asked_by_blocks_and_left_as_it_was(family, name):
+    """Seven chunks of several blocks each give what one token after another gives."""
+    model = family(name).model
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(3, 13, 150)
+    forest = branches(150, rng)
+    tables, none = [np.arange(13)[None]], np.zeros(0, dtype=np.int64)
+    places, zeros = np.arange(len(forest)), np.zeros(len(forest), dtype=np.int64)
+    laws = []
+    for by_blocks in (True, False):
+        context = PackedContext(model, capacity=150, chunk=140)
+        assert context.blocks  # as found out
+        context.blocks = by_blocks
+        context.read(tokens, Questions(tables, none, none, none), ignore)
+        laws.append(np.exp(context.ask(forest, Questions(tables, places, zeros, zeros), ignore)))
+    np.testing.assert_allclose(*laws, atol=2e-6)
+    assert model.config._attn_implementation == "sdpa"
+    deep = int(np.argmax(forest.depths))
+    path = [deep]
+    while forest.parents[path[0]] < 0:
+        path.insert(0, int(node_reference(forest.parents[path[0]])))
+    ids = [*tokens[: forest.anchors[deep] + 1], *forest.tokens[path]]
+    with torch.inference_mode():
+        plain = torch.softmax(model(input_ids=torch.tensor([ids])).logits[0, -1], dim=-1)
+    np.testing.assert_allclose(laws[0][deep], plain[:13].numpy(), atol=1e-5)
+
+
+def test_attend_is_sdpa_to_anyone_else(family):
+    """Under its name, with padding, a model gives what it gives under ``sdpa``."""
+    model = family("llama2").model
+    ids = torch.tensor([[1, 4, 5, 6], [1, 7, 8, 9]])
+    padding = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    with torch.inference_mode():
+        wanted = model(input_ids=ids, attention_mask=padding).logits
+        model.config._attn_implementation = NAME
+        got = model(input_ids=ids, attention_mask=padding).logits
+    model.config._attn_implementation = "sdpa"
+    torch.testing.assert_close(got, wanted)
