@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sgdmc.forecasting.stepped import stepped_kernel
 from sgdmc.forecasting.var import lagged_pairs, var1_fit
 
-__all__ = ["BasinKernel", "group_by_tail"]
+__all__ = ["BasinKernel", "group_by_tail", "mix_draws"]
 
 Array = NDArray[np.float64]
 
@@ -28,6 +28,9 @@ _SHARE_OF_RANGE = 0.05
 _WIDTHS = (0.02, 0.04, 0.08, 0.16, 0.32)
 _POINTS_A_RUN = 200
 _N_CHAINS = 40
+# Power of the odds by which a start belongs to a group, in draws from the law: which basin a start
+# lies in is mostly unknown rather than random, and the best guess is one of them.
+_SHARPENED = 4.0
 
 
 def group_by_tail(paths: Sequence[Array], *, lag: int = 1) -> NDArray[np.int64]:
@@ -35,10 +38,10 @@ def group_by_tail(paths: Sequence[Array], *, lag: int = 1) -> NDArray[np.int64]:
 
     Two runs belong together if, in some chain of runs, the means of neighbours' tails differ by
     less than eight times the tails' own spread, or a twentieth of the range, in every coordinate.
-    All runs are one group where there are more groups than a third of the runs (two of three runs
-    at least): limits that differ from run to run are a continuum, as on a line of minimisers, and
-    not basins; and where one linear law explains the steps of all runs as well as one law a group
-    does, by the Bayesian information criterion.
+    All runs are one group where there are more groups than three and than a third of the runs:
+    limits that differ from run to run are a continuum, as on a line of minimisers, and not basins;
+    and where one linear law explains the steps of all runs as well as one law a group does, by the
+    Bayesian information criterion.
 
     Parameters
     ----------
@@ -64,7 +67,7 @@ def group_by_tail(paths: Sequence[Array], *, lag: int = 1) -> NDArray[np.int64]:
     for _ in range(len(tails)):
         labels = np.array([labels[row].min() for row in near])
     labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    few = int(labels.max()) + 1 <= min(max(2, len(tails) // 3), len(tails) - 1)
+    few = int(labels.max()) + 1 <= max(3, len(tails) // 3)
     if few and _laws_differ([p / width for p in paths], labels, lag):
         return labels
     return np.zeros(len(tails), dtype=np.int64)
@@ -173,12 +176,19 @@ class BasinKernel:
                 for kernel in self.kernels
             ]
         )
-        edges = np.cumsum(self.probabilities(starts), axis=1)
-        # Stratified: each group has its share of the chains of a start, up to one.
-        points = (np.arange(n_chains) + rng.random((len(starts), 1))) / n_chains
-        group = (points[:, :, None] >= edges[:, None, :-1]).sum(axis=2)
-        rows, columns = np.indices(group.shape)
-        return np.asarray(draws[group, rows, columns])
+        odds = self.probabilities(starts) ** _SHARPENED
+        return mix_draws(draws, odds / odds.sum(axis=1, keepdims=True), rng)
+
+
+def mix_draws(draws: Array, probabilities: Array, rng: np.random.Generator) -> Array:
+    """Mix draws (n_groups, n_starts, n_chains, dim) by probabilities (n_starts, n_groups)."""
+    n_starts, n_chains = draws.shape[1:3]
+    edges = np.cumsum(probabilities, axis=1)
+    # Stratified: each group has its share of the chains of a start, up to one.
+    points = (np.arange(n_chains) + rng.random((n_starts, 1))) / n_chains
+    group = (points[:, :, None] >= edges[:, None, :-1]).sum(axis=2)
+    rows, columns = np.indices(group.shape)
+    return np.asarray(draws[group, rows, columns])
 
 
 def _distances(starts: Array, paths: Sequence[Array]) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sgdmc.chain.kernel import JointKernel
+from sgdmc.forecasting.basins import BasinKernel, mix_draws
 from sgdmc.forecasting.var import law_deviations
 
 if TYPE_CHECKING:
@@ -236,6 +237,20 @@ def predictive_draws(
     """
     if isinstance(kernel, JointKernel) or n_steps == 0:
         return samples
+    if isinstance(kernel, BasinKernel):
+        rng = np.random.default_rng([seed, n_steps, 2])
+        n_chains = samples.shape[1]
+        parts = [
+            predictive_draws(
+                part,
+                starts,
+                part.advance(starts, n_steps=n_steps, n_chains=n_chains, rng=rng),
+                n_steps=n_steps,
+                seed=seed + g,
+            )
+            for g, part in enumerate(kernel.kernels)
+        ]
+        return mix_draws(np.stack(parts), kernel.probabilities(starts), rng)
     off, factor = law_deviations(
         kernel.paths,
         kernel.lag,

@@ -212,7 +212,7 @@ def llm_block(
     laws = interpolate_rows(laws, probe)
     off = np.interp(np.arange(n_read), probe, off)
     share = sp.csr_array(_overlaps(read_edges, edges))
-    asked = share.sum(axis=0)
+    asked: Array = np.asarray(share.sum(axis=0))
     visited = np.concatenate([s[:-lag] for s in series if len(s) > lag])
     seen = share.T @ np.bincount(visited, minlength=n_read) > 0
     covered = asked * (read_edges[1] - read_edges[0]) > 0.5 * np.diff(edges)
