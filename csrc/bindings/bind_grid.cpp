@@ -56,7 +56,7 @@ py::tuple write_digits(const Array<std::int16_t>& states, int digits, std::size_
 }
 
 // A string of characters below 128 is read where it lies; others do not fit anyway, wherever they are.
-py::tuple parse_digits(const py::str& text, int digits, std::size_t dim) {
+std::int64_t parse_digits(const py::str& text, int digits, std::size_t dim, Array<std::int16_t> out) {
   if (digits < 1 || digits > 3 || dim < 1) throw py::value_error("digits must be 1, 2 or 3");
   py::object plain = text;
   if (!PyUnicode_IS_ASCII(text.ptr())) {
@@ -64,17 +64,14 @@ py::tuple parse_digits(const py::str& text, int digits, std::size_t dim) {
     plain = encoded.attr("decode")("ascii");
   }
   const char* from = reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(plain.ptr()));
-  const std::size_t length = PyUnicode_GET_LENGTH(plain.ptr());
-  if (length % (digits + 1) != 0) throw py::value_error("the text ends inside a number");
-  const std::size_t n = length / (digits + 1);
-  Array<std::int16_t> states(static_cast<py::ssize_t>(n));
-  std::int16_t* s = states.mutable_data();
-  const auto bad = without_gil([&](sgdmc::Stop&) {
+  const std::size_t length = PyUnicode_GET_LENGTH(plain.ptr()), n = out.size();
+  if (length != n * (digits + 1)) throw py::value_error("parse_digits: the text does not fit");
+  std::int16_t* s = out.mutable_data();
+  return without_gil([&](sgdmc::Stop&) {
     return digits == 1   ? sgdmc::parse_digits<1>(from, n, dim, s)
            : digits == 2 ? sgdmc::parse_digits<2>(from, n, dim, s)
                          : sgdmc::parse_digits<3>(from, n, dim, s);
   });
-  return py::make_tuple(states, bad);
 }
 
 }  // namespace
@@ -85,5 +82,6 @@ void register_grid(py::module_& module) {
   module.def("encode", &encode, "values"_a.noconvert(), "low"_a, "scale"_a, "n_states"_a,
              "out"_a.noconvert(), "n_threads"_a = 1);
   module.def("write_digits", &write_digits, "states"_a.noconvert(), "digits"_a, "dim"_a);
-  module.def("parse_digits", &parse_digits, "text"_a, "digits"_a, "dim"_a);
+  module.def("parse_digits", &parse_digits, "text"_a, "digits"_a, "dim"_a,
+             "out"_a.noconvert());
 }

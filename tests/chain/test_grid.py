@@ -74,6 +74,9 @@ def test_text_of_one_and_of_two_coordinates():
     assert grid.from_text("523:187,519:190,").tolist() == [[523, 187], [519, 190]]
     assert grid.to_text([]) == ""
     assert grid.from_text("").shape == (0,)
+    out = np.empty((2, 2), np.int16)
+    assert grid.from_text("523:187,519:190,", out=out) is out
+    assert out.tolist() == [[523, 187], [519, 190]]
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -1e6, 1e300])
@@ -176,6 +179,12 @@ def test_the_constructor_refuses(change, message):
         (lambda g: g.from_text("52,5"), ValueError, "got '52,5' at its end"),
         (lambda g: g.from_text("52,5a,"), ValueError, "got 'a' at index 4"),
         (lambda g: g.from_text("52,5é,"), ValueError, "got 'é' at index 4"),
+        (
+            lambda g: g.from_text("52,", out=np.empty(2, np.int16)),
+            ValueError,
+            "out must have shape",
+        ),
+        (lambda g: g.from_text("52,", out=np.empty(1)), TypeError, "out must be an array of int16"),
         (lambda g: g.from_text(b"52,"), TypeError, "text must be a string; got bytes"),
     ],
 )

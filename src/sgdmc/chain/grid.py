@@ -275,15 +275,31 @@ class Grid:
             self._in_range(array)
         return str(text)
 
-    def from_text(self, text: str, *, backend: str = "cpp") -> NDArray[np.int16]:
-        """States read back from `to_text`: shape (T,), or (T, k) if the text is joint.
+    def from_text(
+        self, text: str, *, out: NDArray[np.int16] | None = None, backend: str = "cpp"
+    ) -> NDArray[np.int16]:
+        """States read back from `to_text`.
+
+        Parameters
+        ----------
+        text : str
+            ``"523,519,"`` for one coordinate, ``"523:187,519:190,"`` for two.
+        out : ndarray of int16, shape (T,) or (T, k), optional
+            Where to write: fresh pages cost as much as the reading.
+        backend : {"cpp", "numba", "numpy"}
+            Who computes; the result does not depend on it.
+
+        Returns
+        -------
+        ndarray of int16, shape (T,), or (T, k) if the text is joint
+            `out`, if it was given.
 
         Raises
         ------
         TypeError
-            If `text` is not a string.
+            If `text` is not a string, or `out` not an array of int16.
         ValueError
-            If a character does not fit, or the text ends inside a number.
+            If a character does not fit, the text ends inside a number, or `out` has another shape.
         """
         if not isinstance(text, str):
             raise TypeError(f"text must be a string; got {type(text).__name__}. Decode it first.")
@@ -294,14 +310,16 @@ class Grid:
                 f"text must consist of {self.digits}-digit numbers, each with its separator; got "
                 f"{text[-2 * stride :]!r} at its end. Complete the last number."
             )
-        states, bad = kernels(backend).parse_digits(text, self.digits, joint)
+        n = len(text) // stride
+        shape = (n,) if joint == 1 else (n // joint, joint)
+        states = validate.output_or_new("out", out, shape, np.int16)
+        bad = kernels(backend).parse_digits(text, self.digits, joint, states.reshape(-1))
         if bad >= 0:
             raise ValueError(
                 f"text must consist of {self.digits}-digit numbers, each with its separator; got "
                 f"{text[bad]!r} at index {bad}. Write it with Grid.to_text."
             )
-        result: NDArray[np.int16] = states if joint == 1 else states.reshape(-1, joint)
-        return result
+        return states
 
     def _checked(self, array: NDArray[Any]) -> NDArray[Any]:
         if array.ndim == 1 and self.dim == 1:

@@ -94,9 +94,7 @@ def _parse(characters: Any, digits: int, dim: int, states: Any) -> int:
     return -1
 
 
-def parse_digits(text: str, digits: int, dim: int) -> tuple[NDArray[np.int16], int]:
-    """Flat states, and the index of the first character that does not fit or -1."""
+def parse_digits(text: str, digits: int, dim: int, out: NDArray[np.int16]) -> int:
+    """Flat states into `out`; the index of the first character that does not fit or -1."""
     plain = np.frombuffer(text.encode("ascii", errors="replace"), dtype=np.uint8)
-    characters = plain.reshape(-1, digits + 1)
-    states = np.zeros(len(characters), dtype=np.int16)
-    return states, int(_parse(characters, digits, dim, states))
+    return int(_parse(plain.reshape(-1, digits + 1), digits, dim, out))

@@ -63,11 +63,11 @@ def write_digits(states: NDArray[np.int16], digits: int, dim: int) -> tuple[str,
     return text.tobytes().decode("ascii"), -1
 
 
-def parse_digits(text: str, digits: int, dim: int) -> tuple[NDArray[np.int16], int]:
-    """Read flat states back from the text of `write_digits`.
+def parse_digits(text: str, digits: int, dim: int, out: NDArray[np.int16]) -> int:
+    """Read states back from the text of `write_digits`, into `out`, flat.
 
-    Returns them with the index of the first character that does not fit, or -1. The length of
-    `text` must be a multiple of ``digits + 1``.
+    Returns the index of the first character that does not fit, or -1; the states are meaningful
+    only then. The length of `text` is ``digits + 1`` times that of `out`.
     """
     plain = np.frombuffer(text.encode("ascii", errors="replace"), dtype=np.uint8)
     characters = plain.reshape(-1, digits + 1)
@@ -77,5 +77,5 @@ def parse_digits(text: str, digits: int, dim: int) -> tuple[NDArray[np.int16], i
     bad = np.empty(characters.shape, dtype=bool)
     bad[:, :digits] = (values < 0) | (values > 9)
     bad[:, digits] = characters[:, digits] != separator
-    states = values @ (10 ** np.arange(digits - 1, -1, -1))
-    return states.astype(np.int16), int(np.argmax(bad)) if bad.any() else -1
+    out[:] = values @ (10 ** np.arange(digits - 1, -1, -1))
+    return int(np.argmax(bad)) if bad.any() else -1
