@@ -28,8 +28,7 @@ _SHARE_OF_RANGE = 0.05
 _WIDTHS = (0.02, 0.04, 0.08, 0.16, 0.32)
 _POINTS_A_RUN = 200
 _N_CHAINS = 40
-# Power of the odds by which a start belongs to a group, in draws from the law: which basin a start
-# lies in is mostly unknown rather than random, and the best guess is one of them.
+# Power of the probabilities in draws from the law.
 _SHARPENED = 4.0
 
 
@@ -152,7 +151,9 @@ class BasinKernel:
     def _absorbed(self, starts: Array) -> Array:
         """Share of chains that local lines take to each group's tails."""
         steps = max(len(p) for p in self.paths) - 1
-        stepper = stepped_kernel(self.paths, method="local-linear", lag=self.lag, names=self.names)
+        # A long lag steps over the ridge between two basins.
+        lag = max(1, min(self.lag, steps // 100))
+        stepper = stepped_kernel(self.paths, method="local-linear", lag=lag, names=self.names)
         rng = np.random.default_rng(0)
         ends = stepper.advance(starts, n_steps=steps, n_chains=_N_CHAINS, rng=rng)
         width = np.ptp(np.concatenate(self.paths), axis=0)
@@ -169,7 +170,12 @@ class BasinKernel:
     def advance(
         self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
     ) -> Array:
-        """Draw from the mixture ``n_steps`` after each start: (n_starts, n_chains, dim)."""
+        """Draw from the mixture ``n_steps`` after each start: (n_starts, n_chains, dim).
+
+        Groups have the fourth powers of their probabilities, normalised: which basin a start lies
+        in is mostly unknown rather than random. The probabilities themselves are those of
+        :attr:`sgdmc.forecasting.forecast.Forecast.predictive`.
+        """
         draws = np.stack(
             [
                 kernel.advance(starts, n_steps=n_steps, n_chains=n_chains, rng=rng)
