@@ -7,6 +7,10 @@ Both algorithms read the same rows off the same random model, and the rows are c
 a CPU are those of the thread, so that other processes count for little; on a GPU, of the clock.
 At depth 2 one branch at a time takes many minutes: it reads the whole series, then evaluates the
 branches of every 16th position, and the time of its branches is multiplied accordingly.
+
+Printed and stored: medians of repeats, the ratio, the share of this machine's rate of float32
+matrix products (1024 x 1024, measured between the repeats), the ratio that a reader at the whole of
+that rate would reach, and at which rates the model's own products and its attention ran.
 """
 
 from __future__ import annotations
@@ -110,11 +114,11 @@ def what_is_read(
     return text.tokens, rows, plan(slot, rows, wanted)
 
 
-def operations(lm: LanguageModel, n_tokens: int, made: Plan) -> float:
+def operations(lm: LanguageModel, n_tokens: int, made: Plan) -> tuple[float, float]:
     """Return the multiplications and additions of the model on what is read.
 
-    Products with weights, projections on the vocabulary where logits are wanted, and attention to
-    the tokens that are visible; no mask, norm or softmax is counted.
+    First products with weights, with projections on the vocabulary where logits are wanted; then
+    attention to the tokens that are visible. No mask, norm or softmax is counted.
     """
     config = lm.model.config
     body = sum(
@@ -125,11 +129,35 @@ def operations(lm: LanguageModel, n_tokens: int, made: Plan) -> float:
     questions = len(np.unique(made.to_context.places)) + len(np.unique(made.to_forest.places))
     visible = n_tokens * (n_tokens + 1) / 2 + (made.forest.anchors + 1 + made.forest.depths).sum()
     total = n_tokens + len(made.forest)
-    return float(
-        2 * body * total
-        + 2 * config.hidden_size * config.vocab_size * questions
-        + 4 * config.hidden_size * config.num_hidden_layers * visible
+    return (
+        float(2 * body * total + 2 * config.hidden_size * config.vocab_size * questions),
+        float(4 * config.hidden_size * config.num_hidden_layers * visible),
     )
+
+
+def split(task: Callable[[], Any]) -> tuple[float, float]:
+    """Return the seconds that a task spends in products with weights and in attention."""
+    functions = torch.nn.functional
+    spent = {"linear": 0.0, "scaled_dot_product_attention": 0.0}
+    plain = {name: getattr(functions, name) for name in spent}
+
+    def timed(name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            begun = time.thread_time()
+            out = plain[name](*args, **kwargs)
+            spent[name] += time.thread_time() - begun
+            return out
+
+        return call
+
+    for name in spent:
+        setattr(functions, name, timed(name))
+    try:
+        task()
+    finally:
+        for name, function in plain.items():
+            setattr(functions, name, function)
+    return spent["linear"], spent["scaled_dot_product_attention"]
 
 
 class OneAtATime:
@@ -217,16 +245,21 @@ def compare(name: str, depth: int, refine: Any, n_states: int, vocabulary: int) 
     def packed() -> None:
         found.append(next_state_laws(states, model=lm, digits=3, refine=refine, depth=depth))
 
-    rate = matmul_rate("cpu", torch.float32)
-    ours = seconds("cpu", packed, repeats=1 if depth == 2 else 3)
-    rate = max(rate, matmul_rate("cpu", torch.float32))
+    packed()
+    taken, rates = [], [matmul_rate("cpu", torch.float32)]
+    for _ in range(5 if depth == 1 else 3):
+        taken.append(seconds("cpu", packed))
+        rates.append(matmul_rate("cpu", torch.float32))
+    ours, rate = float(np.median(taken)), float(np.median(rates))
+    in_products, in_attention = split(packed)
     peer = OneAtATime(lm, tm, tokens)
     every = EVERY if depth == 2 else 1
     wanted, off = peer.run(rows, depth, refine, every)
     np.testing.assert_allclose(found[0][0][::-1][::every], wanted, atol=1e-5)
     np.testing.assert_allclose(found[0][1][::-1][::every], off, atol=1e-5)
     theirs = peer.reading_s + peer.branches_s * len(made.forest) / (peer.passes - 1)
-    work = operations(lm, len(tokens), made)
+    products, attention = operations(lm, len(tokens), made)
+    work = products + attention
     return {
         "model": name,
         "vocabulary": vocabulary,
@@ -246,6 +279,11 @@ def compare(name: str, depth: int, refine: Any, n_states: int, vocabulary: int) 
         "gflops": work / ours / 1e9,
         "gemm_gflops": rate / 1e9,
         "gemm_share": work / ours / rate,
+        "ratio_at_gemm_rate": theirs / (work / rate),
+        "products_gflop": products / 1e9,
+        "products_s": in_products,
+        "attention_gflop": attention / 1e9,
+        "attention_s": in_attention,
         "tokens_per_s": (len(tokens) + len(made.forest)) / ours,
     }
 
@@ -261,7 +299,7 @@ def on_gpu(name: str, device: str, dtype: torch.dtype, n_states: int, depth: int
     taken = seconds(
         device, lambda: next_state_laws(states, model=lm, digits=3, depth=depth), repeats=3
     )
-    work = operations(lm, len(tokens), made)
+    work = sum(operations(lm, len(tokens), made))
     return {
         "model": name,
         "vocabulary": LLAMA_2,
@@ -318,15 +356,18 @@ def main() -> None:
     else:
         torch.set_num_threads(1)
         print(
-            "model depth refine      packed s  one at a time s  ratio (wanted)  share of GEMM rate"
+            "model depth refine      packed s  one at a time s  ratio (wanted, at GEMM rate)  "
+            "share of GEMM rate  at which products / attention run"
         )
         for case in (c for c in CASES if c[0] in options.models):
             f = compare(*case, options.states or 200, options.vocabulary)
             figures.append(f)
             print(
                 f"{f['model']:5} {f['depth']:5} {f['refine']:10} {f['packed_s']:9.2f} "
-                f"{f['one_at_a_time_s']:16.2f} {f['ratio']:6.1f} ({f['wanted_ratio']}) "
-                f"{f['gemm_share']:15.0%} of {f['gemm_gflops']:.0f} GFLOP/s",
+                f"{f['one_at_a_time_s']:16.2f} {f['ratio']:6.1f} ({f['wanted_ratio']}, "
+                f"{f['ratio_at_gemm_rate']:.1f}) {f['gemm_share']:18.0%} of "
+                f"{f['gemm_gflops']:.0f}   {f['products_gflop'] / f['products_s']:8.0f} / "
+                f"{f['attention_gflop'] / f['attention_s']:.0f} GFLOP/s",
                 flush=True,
             )
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
