@@ -53,8 +53,7 @@ void simulate(const Array<std::uint64_t>& table, const Array<std::int64_t>& begi
       sgdmc::simulate(tables.view(), n_chains, n_steps, seed, paths, n_threads, stop);
       return true;
     };
-    if (!sparse && n <= 1024) return run(sgdmc::ShortTables<std::uint16_t>(entries, n, n_threads, stop));
-    if (!sparse) return run(sgdmc::ShortTables<std::uint32_t>(entries, n, n_threads, stop));
+    if (!sparse) return sgdmc::with_short_tables(entries, n, n_threads, stop, run);
     if (!sgdmc::inside(entries, rows, columns, n)) return false;
     sgdmc::simulate(sgdmc::SparseTables{entries, rows, columns}, n_chains, n_steps, seed, paths, n_threads, stop);
     return true;

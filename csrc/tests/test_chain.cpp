@@ -38,7 +38,7 @@ CASE(tables_give_back_the_probabilities) {
     const auto p = random_matrix(n);
     const auto table = tables_of(p, n);
     Stop stop;
-    CHECK(ShortTables<std::uint32_t>(table.data(), n, 1, stop).inside());
+    CHECK(ShortTables<4>(table.data(), n, 1, stop).inside());
     double worst = 0;
     for (std::size_t i = 0; i < n; ++i) {
       std::vector<double> law(n, 0.0);
@@ -61,10 +61,9 @@ CASE(paths_step_where_probability_is_and_do_not_depend_on_threads) {
     std::vector<std::int16_t> one(chains * (steps + 1), 0), many(one);
     Stop stop;
     const auto run = [&](std::vector<std::int16_t>& out, int threads) {
-      if (n <= 1024)
-        simulate(ShortTables<std::uint16_t>(table.data(), n, threads, stop).view(), chains, steps, 9, out.data(), threads, stop);
-      else
-        simulate(ShortTables<std::uint32_t>(table.data(), n, threads, stop).view(), chains, steps, 9, out.data(), threads, stop);
+      with_short_tables(table.data(), n, threads, stop, [&](const auto& tables) {
+        simulate(tables.view(), chains, steps, 9, out.data(), threads, stop);
+      });
     };
     run(one, 1);
     run(many, 3);
@@ -72,8 +71,10 @@ CASE(paths_step_where_probability_is_and_do_not_depend_on_threads) {
     for (std::size_t c = 0; c < chains; ++c)
       for (std::size_t t = 0; t < steps; ++t)
         CHECK(p[one[c * (steps + 1) + t] * n + one[c * (steps + 1) + t + 1]] > 0);
+    simulate(ShortTables<3>(table.data(), n, 1, stop).view(), chains, steps, 9, many.data(), 1, stop);
+    CHECK(one == many);
     std::vector<std::int16_t> few(one.begin(), one.begin() + steps + 1);
-    simulate(ShortTables<std::uint32_t>(table.data(), n, 1, stop).view(), 1, steps, 9, few.data(), 1, stop);
+    simulate(ShortTables<4>(table.data(), n, 1, stop).view(), 1, steps, 9, few.data(), 1, stop);
     CHECK(std::equal(few.begin(), few.end(), one.begin()));
   }
 }
@@ -88,7 +89,7 @@ CASE(one_path_in_pieces_is_the_path_step_by_step) {
           p[i * n + j] = kind == 2 ? j == (i + 1) % n : (j == i ? 0.5 : 0.0) + (j == (i + 1) % n ? 0.5 : 0.0);
       const auto table = tables_of(p, n);
       Stop stop;
-      const ShortTables<std::uint32_t> tables(table.data(), n, 1, stop);
+      const ShortTables<3> tables(table.data(), n, 1, stop);
       std::vector<std::int16_t> whole(steps + 1, 1), pieces(whole), narrow(whole);
       simulate_block<1>(tables.view(), 3, 5, 1, steps, whole.data(), stop);
       simulate_one(tables.view(), 3, 5, steps, pieces.data(), stop);

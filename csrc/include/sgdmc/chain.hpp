@@ -47,17 +47,18 @@ struct SparseTables {
   }
 };
 
-// Tables of a dense matrix, shortened to 16 or 32 bits an entry so that more of them fit in the cache: as
-// many leading bits of the probability as there is room for, then the alias. A draw is shortened likewise:
-// the leading bits of the number that decides, then the entry chosen. Whichever of the two words is
-// smaller then ends in the next state. Only where their leading bits are equal is the full entry looked
+// Tables of a dense matrix, shortened to 2, 3 or 4 bytes an entry so that more of them fit in the cache:
+// as many leading bits of the probability as there is room for, then the alias. A draw is shortened
+// likewise: the leading bits of the number that decides, then the entry chosen. Whichever of the two words
+// is smaller then ends in the next state. Only where their leading bits are equal is the full entry looked
 // up. Rows are padded to a power of two.
-template <class Short>
+template <int Bytes>
 struct DenseTables {
-  using Word = Short;
+  using Word = std::conditional_t<Bytes == 2, std::uint16_t, std::uint32_t>;
   static constexpr bool dense = true;
-  const std::uint64_t* full;  // (n, n)
-  const Short* entries;       // (n, 2^bits)
+  static constexpr std::uint32_t all_bits = 0xFFFFFFFFu >> (32 - 8 * Bytes);
+  const std::uint64_t* full;     // (n, n)
+  const unsigned char* entries;  // (n, 2^bits) of so many bytes
   std::uint64_t n;
   int bits, shift;  // of the alias; of what decides, down to its leading bits
 
@@ -65,28 +66,33 @@ struct DenseTables {
   SGDMC_INLINE Word word(std::uint64_t z) const {
     return static_cast<Word>((z * n >> shift << bits) | bounded(z, n));
   }
+  SGDMC_INLINE std::uint32_t entry_at(std::uint64_t place) const {
+    Word entry;
+    __builtin_memcpy(&entry, entries + Bytes * place, sizeof entry);
+    return entry & all_bits;
+  }
 
   template <class Bits>
   SGDMC_INLINE std::uint64_t step(std::uint64_t state, Word word, const Bits& draw) const {
-    const std::uint64_t mask = (std::uint64_t{1} << bits) - 1;
-    const Short entry = entries[state << bits | (word & mask)];
-    if (__builtin_expect(((word ^ entry) & ~mask) == 0, 0)) {
-      const std::uint64_t whole = full[state * n + (word & mask)];
-      return draw() * n < (whole & ~kAliasMask) ? word & mask : whole & kAliasMask;
+    const std::uint32_t mask = (std::uint32_t{1} << bits) - 1, drawn = word;
+    const std::uint32_t entry = entry_at(state << bits | (drawn & mask));
+    if (__builtin_expect(((drawn ^ entry) & ~mask) == 0, 0)) {
+      const std::uint64_t whole = full[state * n + (drawn & mask)];
+      return draw() * n < (whole & ~kAliasMask) ? drawn & mask : whole & kAliasMask;
     }
-    return std::min(word, entry) & mask;
+    return std::min(drawn, entry) & mask;
   }
 };
 
 // The shortened tables and their memory; `inside` tells whether every alias lies in its row, so that no
 // step can leave the tables.
-template <class Short>
+template <int Bytes>
 class ShortTables {
  public:
   ShortTables(const std::uint64_t* table, std::size_t n, int n_threads, Stop& stop) {
     const int bits = std::max(1, static_cast<int>(std::bit_width(n - 1)));
-    const int shift = 64 - (8 * static_cast<int>(sizeof(Short)) - bits);
-    entries_.reset(new Short[(n << bits) + 2]);  // gathers read 4 bytes
+    const int shift = 64 - (8 * Bytes - bits);
+    entries_.reset(new unsigned char[Bytes * (n << bits) + 4]);  // entries are read by 4 bytes
     view_ = {table, entries_.get(), n, bits, shift};
     const std::size_t rows = 65536 / n + 1;
     std::atomic<bool> good{true};
@@ -95,13 +101,19 @@ class ShortTables {
       for (std::size_t i = b * rows; i < std::min(n, (b + 1) * rows); ++i)
         dispatch([&](auto) SGDMC_BODY {
           const std::uint64_t* from = table + i * n;
-          Short* to = entries_.get() + (i << bits);
+          unsigned char* to = entries_.get() + Bytes * (i << bits);
           const std::size_t size = n;
           const int down = shift, up = bits;
           std::uint64_t most = 0;
-          for (std::size_t j = 0; j < size; ++j) {
-            to[j] = static_cast<Short>((from[j] >> down << up) | (from[j] & kAliasMask));
-            most = std::max(most, from[j] & kAliasMask);
+          alignas(64) std::uint32_t piece[256];
+          for (std::size_t j0 = 0; j0 < size; j0 += 256) {
+            const std::size_t count = std::min<std::size_t>(256, size - j0);
+            for (std::size_t j = 0; j < count; ++j) {
+              const std::uint64_t entry = from[j0 + j];
+              piece[j] = static_cast<std::uint32_t>((entry >> down << up) | (entry & kAliasMask));
+              most = std::max(most, entry & kAliasMask);
+            }
+            put(piece, count, to + Bytes * j0);
           }
           largest = std::max(largest, most);
         });
@@ -109,46 +121,75 @@ class ShortTables {
     });
     inside_ = good.load();
   }
-  const DenseTables<Short>& view() const { return view_; }
+  const DenseTables<Bytes>& view() const { return view_; }
   bool inside() const { return inside_; }
 
  private:
-  std::unique_ptr<Short[]> entries_;
-  DenseTables<Short> view_;
+  // The lower bytes of each entry.
+  SGDMC_INLINE static void put(const std::uint32_t* from, std::size_t count, unsigned char* to) {
+    std::size_t j = 0;
+    if constexpr (Bytes == 3 && std::endian::native == std::endian::little) {
+      using Sixteen = unsigned char __attribute__((vector_size(16)));
+      constexpr Sixteen order = {0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15};
+      for (; j + 8 <= count; j += 4) {  // twelve bytes, and four that are written over next
+        Sixteen four;
+        __builtin_memcpy(&four, from + j, 16);
+        four = __builtin_shuffle(four, order);
+        __builtin_memcpy(to + 3 * j, &four, 16);
+      }
+    }
+    for (; j < count; ++j) {
+      const auto entry = static_cast<typename DenseTables<Bytes>::Word>(from[j]);
+      __builtin_memcpy(to + Bytes * j, &entry, Bytes);
+    }
+  }
+
+  std::unique_ptr<unsigned char[]> entries_;
+  DenseTables<Bytes> view_;
   bool inside_ = false;
 };
+
+// Calls body(tables) with tables of the fewest bytes an entry that seldom leave a step undecided.
+template <class Body>
+auto with_short_tables(const std::uint64_t* table, std::size_t n, int n_threads, Stop& stop, Body&& body) {
+  if (n <= 256) return body(ShortTables<2>(table, n, n_threads, stop));
+  if (n <= 4096) return body(ShortTables<3>(table, n, n_threads, stop));
+  return body(ShortTables<4>(table, n, n_threads, stop));
+}
 
 #ifdef SGDMC_HAS_DISPATCH
 // Steps of L chains with AVX-512: sixteen entries are gathered at once; where one of them does not decide,
 // its step is made again by itself. Words and states are (steps, L).
-template <int L, class Short, class T>
-SGDMC_AVX512 void wide_steps(const DenseTables<Short>& tables, const Short* words, std::size_t t0,
-                             std::size_t steps, const std::uint64_t* offset, const std::uint64_t* twist,
+template <int L, int Bytes, class T>
+SGDMC_AVX512 void wide_steps(const DenseTables<Bytes>& tables, const typename DenseTables<Bytes>::Word* words,
+                             std::size_t t0, std::size_t steps, const std::uint64_t* offset, const std::uint64_t* twist,
                              std::uint32_t* state, T* tile) {
   constexpr int groups = L / 16;
-  const DenseTables<Short> view = tables;
+  const DenseTables<Bytes> view = tables;
   const std::uint32_t low = (std::uint32_t{1} << view.bits) - 1;
   const __m512i mask = _mm512_set1_epi32(static_cast<int>(low));
-  const __m512i high = _mm512_set1_epi32(static_cast<int>(static_cast<Short>(~low)));
+  const __m512i all = _mm512_set1_epi32(static_cast<int>(view.all_bits));
+  const __m512i high = _mm512_set1_epi32(static_cast<int>(view.all_bits & ~low));
   const __m128i up = _mm_cvtsi32_si128(view.bits);
   __m512i now[groups];
   for (int g = 0; g < groups; ++g) now[g] = _mm512_loadu_si512(state + 16 * g);
   for (std::size_t t = 0; t < steps; ++t)
 #pragma GCC unroll 4
     for (int g = 0; g < groups; ++g) {
-      const Short* from = words + t * L + 16 * g;
-      __m512i word, next;
-      if constexpr (sizeof(Short) == 2)
+      const auto* from = words + t * L + 16 * g;
+      __m512i word;
+      if constexpr (Bytes == 2)
         word = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
       else
         word = _mm512_loadu_si512(from);
       const __m512i at = _mm512_or_si512(_mm512_sll_epi32(now[g], up), _mm512_and_si512(word, mask));
-      const __m512i entry = _mm512_i32gather_epi32(at, view.entries, sizeof(Short));
-      if constexpr (sizeof(Short) == 2)
-        next = _mm512_min_epu16(word, entry);
+      __m512i entry;
+      if constexpr (Bytes == 3)
+        entry = _mm512_i32gather_epi32(_mm512_add_epi32(at, _mm512_slli_epi32(at, 1)), view.entries, 1);
       else
-        next = _mm512_min_epu32(word, entry);
-      next = _mm512_and_si512(next, mask);
+        entry = _mm512_i32gather_epi32(at, view.entries, Bytes);
+      entry = _mm512_and_si512(entry, all);
+      __m512i next = _mm512_and_si512(_mm512_min_epu32(word, entry), mask);
       const unsigned ties = _mm512_testn_epi32_mask(_mm512_xor_si512(word, entry), high);
       if (__builtin_expect(ties, 0)) {
         alignas(64) std::uint32_t place[16], fixed[16];
