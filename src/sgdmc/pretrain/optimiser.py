@@ -47,6 +47,8 @@ class Optimiser:
         stack); all others go to AdamW.
     matrix_rate, other_rate : float
         Step sizes before the schedule's factor.
+    decay : float
+        Weight decay of the matrices, in units of their step size.
     half : bool
         Orthogonalise in bfloat16.
     """
@@ -57,9 +59,11 @@ class Optimiser:
         *,
         matrix_rate: float = 0.03,
         other_rate: float = 5e-3,
+        decay: float = 0.02,
         half: bool = False,
     ) -> None:
         self.matrix_rate = matrix_rate
+        self.decay = decay
         self.dtype = torch.bfloat16 if half else torch.float32
         self.matrices = [
             p for name, p in network.named_parameters() if "blocks" in name and p.ndim >= 2
@@ -93,7 +97,7 @@ class Optimiser:
             for (weight, _, tall), u in zip(entries, direction, strict=True):
                 rate = self.matrix_rate * factor
                 gain = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
-                weight.mul_(1.0 - 0.02 * rate)
+                weight.mul_(1.0 - self.decay * rate)
                 weight.add_((u.T if tall else u).to(weight.dtype), alpha=-rate * gain)
         for group in self.adam.param_groups:
             group["lr"] = self.other_rate * factor
