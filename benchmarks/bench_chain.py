@@ -34,8 +34,8 @@ def check_frequencies(P: np.ndarray, paths: np.ndarray) -> None:
 
 
 def short_entry_bytes(n: int) -> int:
-    """Bytes of the table that steps look into: rows of a power of two entries of 16 bits."""
-    return n * (1 << (n - 1).bit_length()) * (2 if n <= 1024 else 4)
+    """Bytes of the table that steps look into: rows of a power of two entries."""
+    return n * (1 << (n - 1).bit_length()) * (2 if n <= 256 else 3 if n <= 4096 else 4)
 
 
 def build_seconds(P: np.ndarray) -> float:
@@ -118,8 +118,10 @@ def counting(n: int, n_steps: int, dtype: Any) -> Iterator[Row]:
     assert np.array_equal(counts, dense())
     bound = n_steps * increment_seconds(n * n) / workers()
     task = f"counting {n_steps:.0e} transitions, n = {n}, {np.dtype(dtype).name}"
-    yield Row(task, "np.bincount", numpy_seconds, ours, 3, "random increments", bound)
-    yield Row(task, "deeptime, dense", deeptime_seconds, ours, 7, "random increments", bound)
+    yield Row(task, "np.bincount", numpy_seconds, ours, 3, "random increments of bytes", bound)
+    yield Row(
+        task, "deeptime, dense", deeptime_seconds, ours, 7, "random increments of bytes", bound
+    )
     if dtype == np.int16:
         part = wide[: n_steps // 20]
         with warnings.catch_warnings():
@@ -127,7 +129,7 @@ def counting(n: int, n_steps: int, dtype: Any) -> Iterator[Row]:
             (peer,) = in_turn(lambda: quantecon.estimate_mc(part), repeats=1)
         note = "quantecon: a twentieth of the path, scaled"
         name = "quantecon estimate_mc"
-        yield Row(task, name, 20 * peer, ours, 100, "random increments", bound, note)
+        yield Row(task, name, 20 * peer, ours, 100, "random increments of bytes", bound, note)
 
 
 def rows(full: bool = False) -> Iterator[Row]:

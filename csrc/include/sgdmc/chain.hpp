@@ -256,6 +256,32 @@ void draw_words(const Tables& tables, std::size_t t0, std::size_t steps, const s
   });
 }
 
+// From (steps, L) to a row for each of the first `lanes` lanes, `stride` apart.
+template <int L, class T>
+void lanes_to_rows(const T* tile, std::size_t steps, int lanes, T* out, std::size_t stride) {
+  std::size_t whole = 0;
+  if constexpr (L % 8 == 0 && sizeof(T) == 2) {  // squares of 8 x 8, in three rounds of pairs
+    using Eight = std::int16_t __attribute__((vector_size(16)));
+    constexpr Eight low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
+    whole = lanes == L ? steps / 8 * 8 : 0;
+    for (std::size_t t = 0; t < whole; t += 8)
+      for (int l = 0; l < L; l += 8) {
+        Eight a[8], b[8];
+        for (int k = 0; k < 8; ++k) __builtin_memcpy(&a[k], tile + (t + k) * L + l, 16);
+        for (int round = 0; round < 3; ++round) {
+          for (int k = 0; k < 4; ++k) {
+            b[2 * k] = __builtin_shuffle(a[k], a[k + 4], low);
+            b[2 * k + 1] = __builtin_shuffle(a[k], a[k + 4], high);
+          }
+          for (int k = 0; k < 8; ++k) a[k] = b[k];
+        }
+        for (int k = 0; k < 8; ++k) __builtin_memcpy(out + (l + k) * stride + t, &a[k], 16);
+      }
+  }
+  for (int l = 0; l < lanes; ++l)
+    for (std::size_t t = whole; t < steps; ++t) out[l * stride + t] = tile[t * L + l];
+}
+
 inline constexpr std::size_t kSegment = 4096;  // steps whose words and states stay in the cache
 
 // Words and states of a segment.
@@ -286,10 +312,7 @@ void simulate_block(const Tables& tables, std::uint64_t seed, std::size_t first_
     const std::size_t steps = std::min(kSegment / L, n_steps - t0);
     draw_words<L>(tables, t0, steps, offset, twist, segment.words.get());
     step_block<L>(tables, segment.words.get(), t0, steps, offset, twist, state, segment.tile.get());
-    for (int l = 0; l < lanes; ++l) {
-      T* to = out + l * n_records + 1 + t0;
-      for (std::size_t t = 0; t < steps; ++t) to[t] = segment.tile[t * L + l];
-    }
+    lanes_to_rows<L>(segment.tile.get(), steps, lanes, out + 1 + t0, n_records);
   }
 }
 
@@ -327,10 +350,10 @@ void simulate_one(const Tables& tables, std::uint64_t seed, std::size_t chain, s
     }
     draw_words<L>(tables, t0, piece, offset, twist, segment.words.get());
     step_block<L>(tables, segment.words.get(), t0, piece, offset, twist, state, segment.tile.get());
+    lanes_to_rows<L>(segment.tile.get(), piece, L, to, piece);
     std::size_t wrong = 0;
     for (std::size_t l = 0; l < L; ++l) {
       T* const from = to + l * piece;
-      for (std::size_t t = 0; t < piece; ++t) from[t] = segment.tile[t * L + l];
       std::uint64_t now = static_cast<std::uint64_t>(from[-1]);
       if (now == guess[l]) continue;
       for (std::size_t t = 0; t < piece; ++t, ++wrong) {
