@@ -10,6 +10,7 @@ from sgdmc.forecasting.forecast import forecast
 from sgdmc.forecasting.rows import ROW_ESTIMATORS, phases
 from sgdmc.forecasting.select import choose_method, energy_score
 from sgdmc.forecasting.stepped import SteppedKernel
+from sgdmc.forecasting.var import lagged_pairs, var1_fit
 from sgdmc.sgd.problems import make_least_squares
 from sgdmc.sgd.run import Run
 from sgdmc.sgd.simulate import run_sgd
@@ -122,6 +123,31 @@ def test_joint_kernel_steps_towards_the_minimiser(run, problem):
     assert (after < 0.3 * before).all()
     again = forecast(kernel, start, n_steps=300, n_chains=64, rng=0)
     np.testing.assert_array_equal(result.samples, again.samples)
+
+
+def test_joint_draws_are_held_to_the_line_and_the_spread_of_the_observed_steps(run):
+    held, as_read = (
+        estimate_kernel(run, coupling="joint", lag=50, recalibrate=r) for r in (True, False)
+    )
+    assert "held to the observed steps" in held.notes[-1]
+    before, after = lagged_pairs(run.paths, 50)
+    law = var1_fit(before, after, lag=50)
+    at = before[:1]
+    drawn = held.step(np.repeat(at, 300, axis=0), np.random.default_rng(0))
+    spread = np.sqrt(law.weights @ law.residuals**2)
+    gap = np.abs(drawn.mean(axis=0) - law.push(at, 1)[0])
+    far = np.abs(as_read.step(np.repeat(at, 300, axis=0), np.random.default_rng(0)) - at).max()
+    assert (gap < 0.1 * far).all()
+    ends = held.step(np.repeat(run.paths[0][-1:], 300, axis=0), np.random.default_rng(0))
+    assert (ends.std(axis=0) < 3 * spread).all()
+
+
+def test_joint_runs_beyond_the_context_are_cut_to_their_beginnings(problem):
+    starts = np.random.default_rng(0).uniform(-3, 3, size=(6, 2))
+    run = run_sgd(problem, starts, step_size=STEP, n_steps=600, rng=0)
+    kernel = estimate_kernel(run, coupling="joint", lag=2, recalibrate=False, max_context=1000)
+    assert "cut to their first" in kernel.notes[-1]
+    assert np.isfinite(kernel.step(starts, np.random.default_rng(0))).all()
 
 
 def test_exact_kernel_matches_real_sgd(problem, run):

@@ -176,7 +176,17 @@ def estimate_kernel(
             )
     if coupling == "joint":
         return _joint(
-            run, n_lag, n_digits, why_lag, model, mirror, max_context, device, dtype, cover
+            run,
+            n_lag,
+            n_digits,
+            why_lag,
+            model,
+            mirror,
+            recalibrate,
+            max_context,
+            device,
+            dtype,
+            cover,
         )
     coordinates, chosen, why_coupling = choose_coordinates(
         paths, n_lag, coupling=coupling, basis=basis
@@ -341,6 +351,7 @@ def _joint(
     why_lag: str,
     model: str | LanguageModel,
     mirror: bool,
+    recalibrate: bool,
     max_context: int | None,
     device: str | None,
     dtype: str | None,
@@ -362,6 +373,7 @@ def _joint(
         model=language_model,
         names=run.names,
         mirror=mirror,
+        recalibrate=recalibrate,
         max_context=max_context,
         notes=notes,
     )

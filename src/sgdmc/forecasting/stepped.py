@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sgdmc.chain.kernel import lag_schedule
-from sgdmc.forecasting.var import lagged_pairs, var1_fit
+from sgdmc.forecasting.var import lagged_pairs, stable, var1_fit
 
 __all__ = ["STEPPED", "SteppedKernel", "stepped_kernel"]
 
@@ -66,15 +66,11 @@ class SteppedKernel:
 
 
 def _var1(before: Array, after: Array, lag: int) -> Step:
-    law = var1_fit(before, after, lag=lag)
-    matrix, shift, residuals = law.matrix, law.shift, law.residuals
-    radius = float(np.abs(np.linalg.eigvals(matrix)).max())
-    if radius > 1:
-        matrix = matrix / radius
-        shift = (after - before @ matrix.T).mean(axis=0)
+    law = stable(var1_fit(before, after, lag=lag), before, after)
 
     def step(theta: Array, rng: np.random.Generator) -> Array:
-        return theta @ matrix.T + shift + residuals[rng.integers(len(residuals), size=len(theta))]
+        picked = rng.integers(len(law.residuals), size=len(theta))
+        return law.push(theta, 1) + law.residuals[picked]
 
     return step
 

@@ -7,14 +7,14 @@ decouple, its weights tell which steps to believe, and its covariance how far a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-__all__ = ["LinearLaw", "lagged_pairs", "law_deviations", "var1_fit"]
+__all__ = ["LinearLaw", "lagged_pairs", "law_deviations", "stable", "var1_fit"]
 
 Array = NDArray[np.float64]
 
@@ -159,6 +159,15 @@ def _precision(drift: Array, residuals: Array) -> Array:
         if not variance.max() > 0:
             return np.full(len(force), 1.0 / len(force))
     return np.asarray(1.0 / variance / np.sum(1.0 / variance))
+
+
+def stable(law: LinearLaw, before: Array, after: Array) -> LinearLaw:
+    """Return a law that does not grow: a matrix scaled back to spectral radius 1 if beyond."""
+    radius = float(np.abs(np.linalg.eigvals(law.matrix)).max())
+    if radius <= 1:
+        return law
+    matrix = law.matrix / radius
+    return replace(law, matrix=matrix, shift=(after - before @ matrix.T).mean(axis=0))
 
 
 def law_deviations(

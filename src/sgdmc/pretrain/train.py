@@ -31,8 +31,8 @@ __all__ = ["Plan", "export", "export_checkpoint", "pretrain"]
 
 DECAY = 0.4
 # Step sizes after `start`, beside those of a run from scratch; they fall to zero from the first
-# step, without weight decay. A fifth, held for 2000 steps with decay, lost all that had been gained:
-# matrices shrank by 15% and attention that counts lost its edge.
+# step, without weight decay. A fifth, held for 2000 steps with decay, lost all that was gained:
+# matrices shrank by 15%, and attention that counts lost its edge.
 GENTLE = 0.1
 QUERY_WEIGHT = 3.0
 
