@@ -63,7 +63,9 @@ def figure_method(study: MethodStudy) -> Figure:
             centres[shown], study.next_law[shown], color=COLOURS["llm"], where="mid", label=LLM
         )
         axes[3].set(xlabel=f"next {name}", ylabel="probability", title="4  law of the next number")
-        axes[3].legend()
+        # Room above the histogram for the names.
+        axes[3].set_ylim(0, 1.35 * max(study.next_true[shown].max(), study.next_law[shown].max()))
+        axes[3].legend(loc="upper right")
         visited = np.where(study.bare.observed[i][:, None], study.bare.blocks[i], np.nan)
         panels = (visited, study.filled.blocks[i], study.exact)
         titles = ("5  rows that were visited", f"6  filled: {study.filled.completion}", "7  exact")
