@@ -23,8 +23,8 @@ inline constexpr std::size_t kMaxRow = std::size_t{1} << 15;    // so that 1 fit
 
 // The share of probability p of a row, where unit is n 2^48 over the row's sum.
 SGDMC_INLINE std::uint64_t share_of(double p, double unit) {
-  const double share = p * unit;
-  return static_cast<std::uint64_t>(static_cast<std::int64_t>(share < 0x1.fffffffffffffp62 ? share : 0x1.fffffffffffffp62));
+  const double share = p * unit, most = 0x1.fffffffffffffp62;
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(share < most ? share : most));
 }
 
 // Tables of up to Rows rows of n <= 32768 probabilities each. A row's entries, in units of 2^-48 / n, are

@@ -130,11 +130,10 @@ class ShortTables {
     std::size_t j = 0;
     if constexpr (Bytes == 3 && std::endian::native == std::endian::little) {
       using Sixteen = unsigned char __attribute__((vector_size(16)));
-      constexpr Sixteen order = {0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15};
       for (; j + 8 <= count; j += 4) {  // twelve bytes, and four that are written over next
         Sixteen four;
         __builtin_memcpy(&four, from + j, 16);
-        four = __builtin_shuffle(four, order);
+        four = __builtin_shufflevector(four, four, 0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
         __builtin_memcpy(to + 3 * j, &four, 16);
       }
     }
@@ -262,7 +261,6 @@ void lanes_to_rows(const T* tile, std::size_t steps, int lanes, T* out, std::siz
   std::size_t whole = 0;
   if constexpr (L % 8 == 0 && sizeof(T) == 2) {  // squares of 8 x 8, in three rounds of pairs
     using Eight = std::int16_t __attribute__((vector_size(16)));
-    constexpr Eight low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
     whole = lanes == L ? steps / 8 * 8 : 0;
     for (std::size_t t = 0; t < whole; t += 8)
       for (int l = 0; l < L; l += 8) {
@@ -270,8 +268,8 @@ void lanes_to_rows(const T* tile, std::size_t steps, int lanes, T* out, std::siz
         for (int k = 0; k < 8; ++k) __builtin_memcpy(&a[k], tile + (t + k) * L + l, 16);
         for (int round = 0; round < 3; ++round) {
           for (int k = 0; k < 4; ++k) {
-            b[2 * k] = __builtin_shuffle(a[k], a[k + 4], low);
-            b[2 * k + 1] = __builtin_shuffle(a[k], a[k + 4], high);
+            b[2 * k] = __builtin_shufflevector(a[k], a[k + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+            b[2 * k + 1] = __builtin_shufflevector(a[k], a[k + 4], 4, 12, 5, 13, 6, 14, 7, 15);
           }
           for (int k = 0; k < 8; ++k) a[k] = b[k];
         }

@@ -129,8 +129,10 @@ def simulate_chain(
     Notes
     -----
     Alias tables [Wal77]_: O(nnz) to build, then one lookup a step, whatever n. Probabilities are
-    right to 2**-48. Equal matrices in dense and in sparse form have tables of different layout, and
-    so give different paths of the same law.
+    right to 2**-48. One long path is made in pieces from guessed starts, side by side, each put
+    right up to where it meets the path before: the result is that of one step after the other.
+    Equal matrices in dense and in sparse form have tables of different layout, and so give
+    different paths of the same law.
 
     References
     ----------
