@@ -89,7 +89,7 @@ class _Bench:
     starts: Array
     horizon: int
     model: str
-    kernels: dict[tuple[str, str], Any] = field(default_factory=dict)
+    kernels: dict[tuple[Any, str], Any] = field(default_factory=dict)
 
     def estimate(self, method: str, coupling: str = "auto") -> Any:
         """Estimate a kernel, rows as they are, once for each method and coupling."""
@@ -115,13 +115,21 @@ class _Bench:
         """Return the same kernel held to the observed steps, its unvisited rows filled."""
         kernel = self.estimate(method, coupling)
         if method == "llm" and held:
-            key = ("llm, held", coupling)
-            if key not in self.kernels:
-                self.kernels[key] = recalibrate_kernel(kernel)
-            kernel = self.kernels[key]
+            kernel = self._once((id(kernel), "held"), lambda: recalibrate_kernel(kernel))
         if completion == "probe":
             return cast(Forecaster, kernel)
-        return cast(Forecaster, complete_kernel(kernel, completion=completion))
+        return cast(
+            Forecaster,
+            self._once(
+                (id(kernel), completion), lambda: complete_kernel(kernel, completion=completion)
+            ),
+        )
+
+    def _once(self, key: tuple[Any, str], make: Callable[[], Any]) -> Any:
+        """Make a kernel that several methods share; estimates live as long as this does."""
+        if key not in self.kernels:
+            self.kernels[key] = make()
+        return self.kernels[key]
 
 
 def _blocks(method: str, coupling: str, completion: str) -> Callable[[_Bench], Forecaster]:
