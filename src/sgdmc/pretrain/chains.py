@@ -15,7 +15,7 @@ from numba import njit
 
 from sgdmc.pretrain.tokenizer import BOS, BREAK, LABEL
 
-__all__ = ["draw_prefix", "draw_transition_matrix", "fill_chain"]
+__all__ = ["draw_transition_matrix", "fill_chain"]
 
 
 @njit(cache=True)
@@ -66,15 +66,6 @@ def _draw(row):
 
 
 @njit(cache=True)
-def draw_prefix(shortest, length):
-    """Return how much of a series a question sees: half uniform, half log-uniform."""
-    if np.random.random() < 0.5:
-        return np.random.randint(shortest, length + 1)
-    low = math.log(min(12.0, length))
-    return min(int(math.exp(np.random.uniform(low, math.log(length + 1.0)))), length)
-
-
-@njit(cache=True)
 def fill_chain(tokens, targets, weights, loss, q_tokens, q_prefix, q_targets, q_weights, q_loss):
     """Write one chain into one row of a batch; targets are the true rows, exactly.
 
@@ -106,7 +97,7 @@ def fill_chain(tokens, targets, weights, loss, q_tokens, q_prefix, q_targets, q_
         loss[t] = 1.0
     for q in range(0, q_tokens.size, 2):
         state = np.random.randint(n)
-        q_prefix[q] = draw_prefix(1, length)
+        q_prefix[q] = np.random.randint(1, length + 1)
         q_tokens[q] = LABEL + labels[state]
         for j in range(n):
             q_targets[q, j] = LABEL + labels[j]

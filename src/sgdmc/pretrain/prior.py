@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from sgdmc.pretrain.chains import draw_prefix, fill_chain
+from sgdmc.pretrain.chains import fill_chain
 from sgdmc.pretrain.descent import simulate_descent
 from sgdmc.pretrain.smooth import simulate_smooth
 from sgdmc.pretrain.tokenizer import BOS, BREAK, INNER
@@ -33,9 +33,9 @@ class Mixture:
     """Shares of the families among the sequences of a batch; they sum to one."""
 
     chain: float = 0.22
-    smooth: float = 0.28
-    descent: float = 0.35
-    joint: float = 0.15
+    smooth: float = 0.22
+    descent: float = 0.40
+    joint: float = 0.16
 
     def as_array(self) -> NDArray[np.float64]:
         """Return the shares as an array (4,)."""
@@ -161,7 +161,7 @@ def _fill_series(
     for q in range(n_query):
         if i == n_query:
             break
-        prefix = draw_prefix(2, length)
+        prefix = np.random.randint(2, length + 1)
         opens = i + 1 < n_query and tokens[prefix - 1] != BREAK and np.random.random() < 0.5
         if opens:
             # The question stands on a line of its own.

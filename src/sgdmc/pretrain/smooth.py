@@ -22,26 +22,26 @@ def draw_noise_table(size):
     """Return a sorted table of noise, centred and with unit deviation, of a random shape."""
     z = np.empty(size)
     u = np.random.random()
-    if u < 0.5:
+    if u < 0.3:
         # Mean order statistics: the bell itself, not a sample of it.
         z[:] = 0.0
         for _ in range(8):
             z += np.sort(np.random.normal(0.0, 1.0, size))
-    elif u < 0.6:
+    elif u < 0.45:
         for i in range(size):
             z[i] = np.random.normal()
-    elif u < 0.7:
+    elif u < 0.6:
         nu = np.random.uniform(2.2, 10.0)
         for i in range(size):
             z[i] = np.random.normal() / math.sqrt(np.random.gamma(nu / 2, 2.0) / nu)
-    elif u < 0.79:
+    elif u < 0.72:
         shape = math.exp(np.random.uniform(math.log(0.5), math.log(10.0)))
         for i in range(size):
             z[i] = np.random.gamma(shape, 1.0)
-    elif u < 0.83:
+    elif u < 0.78:
         for i in range(size):
             z[i] = np.random.exponential() * (1.0 if np.random.random() < 0.5 else -1.0)
-    elif u < 0.87:
+    elif u < 0.83:
         for i in range(size):
             z[i] = np.random.random()
     else:
@@ -133,7 +133,7 @@ def simulate_smooth(n_steps, n_draws, starts, n_queries):
         if kind == 0:
             s = math.exp(np.random.uniform(math.log(0.01), 0.0))
         s_kind = 0
-        if np.random.random() < 0.35:
+        if np.random.random() < 0.45:
             s_kind = 1 if np.random.random() < 0.5 else 2
         s_b = np.random.normal()
         spread = math.exp(np.random.uniform(math.log(0.1), math.log(4.0)))

@@ -74,13 +74,13 @@ def plan_step(
     parts = []
     for part in range(1 if progress < 0.45 else 2):
         u = float(np.random.default_rng([seed, step, part]).random())
-        length = 256 if u < 0.52 else (512 if u < 0.75 else (1024 if u < 0.92 else 2048))
+        length = 256 if u < 0.56 else (512 if u < 0.80 else (1024 if u < 0.93 else 2048))
         if progress < 0.25:
             length = 256 if progress < 0.08 or u < 0.7 else 512
         length = min(length, tokens, longest)
         mixture = early if progress < 0.15 else Mixture()
         if length >= 1024:
-            mixture = Mixture(chain=0.55, smooth=0.12, descent=0.20, joint=0.13)
+            mixture = Mixture(chain=0.45, smooth=0.15, descent=0.25, joint=0.15)
         parts.append(Plan(tokens // length, length, mixture))
     return parts
 
