@@ -292,7 +292,6 @@ def raise_unless_stochastic(matrix: Any, *, name: str = "P") -> None:
     if sparse:  # duplicate entries added
         matrix = matrix.copy()
         matrix.sum_duplicates()
-    sums = np.asarray(matrix.sum(axis=1)).ravel()
     data = matrix.data if sparse else matrix
     sums = np.asarray(matrix.sum(axis=1)).ravel()
     if not (np.isfinite(sums).all() and (data.size == 0 or data.min() >= 0)):

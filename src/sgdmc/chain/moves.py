@@ -36,8 +36,7 @@ def move_rows(rows: ArrayLike, shifts: ArrayLike) -> Array:
     """
     given, by = np.asarray(rows, dtype=np.float64), np.asarray(shifts, dtype=np.float64)
     out = np.zeros_like(given)
-    every = np.arange(len(given))
-    _add_moved(given, every, by, np.ones(len(given)), out)
+    _add_moved(given, np.arange(len(given)), by, np.ones(len(given)), out)
     return out
 
 

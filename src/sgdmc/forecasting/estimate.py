@@ -100,7 +100,8 @@ def estimate_kernel(
         For ``"llm"``: average with the mirrored series.
     recalibrate : bool
         For ``"llm"``: move and scale the rows so that the observed steps have no trend left and
-        the right spread (:func:`sgdmc.chain.calibration.calibrate_rows`).
+        the right spread (:func:`sgdmc.chain.calibration.calibrate_rows`); draws of a joint kernel
+        likewise (:func:`sgdmc.forecasting.joint.joint_kernel`).
     max_context : int, optional
         For ``"llm"``: use at most so many tokens of context.
     device, dtype : str, optional

@@ -332,14 +332,15 @@ def pretrain(
                 seed, 2 * step + part, n=plan.n, length=plan.length, mixture=plan.mixture
             )
             # Compiling takes a minute a shape: the rare long ones are not worth it.
-            steady = compiled and len(plans) == 2 and plan.length <= 512
+            short = plan.length <= 512
+            steady = compiled and len(plans) == 2 and short
             mean, dense, query = batch_loss(
                 fast if steady else network.forward,
                 fast_losses if steady else network.losses,
                 batch,
                 device=device,
                 # Heads that count over long contexts need more digits than bfloat16 has.
-                half=half and plan.length <= 512,
+                half=half and short,
             )
             torch.autograd.backward(mean / len(plans))
             log.add(batch, dense, query)
