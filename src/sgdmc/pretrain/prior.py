@@ -32,10 +32,10 @@ N_DRAWS = 16
 class Mixture:
     """Shares of the families among the sequences of a batch; they sum to one."""
 
-    chain: float = 0.22
-    smooth: float = 0.22
-    descent: float = 0.40
-    joint: float = 0.16
+    chain: float = 0.18
+    smooth: float = 0.31
+    descent: float = 0.36
+    joint: float = 0.15
 
     def as_array(self) -> NDArray[np.float64]:
         """Return the shares as an array (4,)."""
@@ -131,7 +131,7 @@ def _fill_series(
     length = tokens.size
     n_draws = targets.shape[1]
     n_query = q_tokens.size
-    several = np.random.random() < 0.45
+    several = np.random.random() < (0.45 if descent else 0.25)
     if several:
         starts = _run_starts(length, np.random.uniform(2.0, 30.0), np.random.uniform(40.0, 200.0))
     else:
@@ -155,13 +155,15 @@ def _fill_series(
         for k in range(counts[t]):
             targets[at, k] = _encode(draws[t, k], low, scale)
             weights[at, k] = 1.0 / counts[t]
-        loss[at] = 1.0
+        # Short series are what is asked about most often.
+        loss[at] = 2.5 if 8 <= t < 64 else 1.0
         t += 1
     i = 0
     for q in range(n_query):
         if i == n_query:
             break
-        prefix = np.random.randint(2, length + 1)
+        longest = min(length, 80) if np.random.random() < 0.3 else length
+        prefix = np.random.randint(2, longest + 1)
         opens = i + 1 < n_query and tokens[prefix - 1] != BREAK and np.random.random() < 0.5
         if opens:
             # The question stands on a line of its own.

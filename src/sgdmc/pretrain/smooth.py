@@ -10,11 +10,15 @@ one that is sampled by strata. Compiled with numba.
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numba import njit
 
 __all__ = ["draw_noise_table", "query_value", "simulate_smooth"]
+
+_BELL = np.array([NormalDist().inv_cdf((i + 0.5) / 2000) for i in range(2000)])
+_BELL /= _BELL.std()
 
 
 @njit(cache=True)
@@ -23,11 +27,8 @@ def draw_noise_table(size):
     z = np.empty(size)
     u = np.random.random()
     if u < 0.3:
-        # Mean order statistics: the bell itself, not a sample of it.
-        z[:] = 0.0
-        for _ in range(8):
-            z += np.sort(np.random.normal(0.0, 1.0, size))
-    elif u < 0.45:
+        return _BELL.copy()
+    if u < 0.45:
         for i in range(size):
             z[i] = np.random.normal()
     elif u < 0.6:
@@ -138,6 +139,19 @@ def simulate_smooth(n_steps, n_draws, starts, n_queries):
         s_b = np.random.normal()
         spread = math.exp(np.random.uniform(math.log(0.1), math.log(4.0)))
         burn = 60 if np.random.random() < 0.5 else 0
+        if np.random.random() < 0.4:
+            # The plain case: a line or two wells, and the bell of one width.
+            table = _BELL.copy()
+            s_kind = 0
+            s = math.exp(np.random.uniform(math.log(0.01), math.log(0.6)))
+            spread = math.exp(np.random.uniform(math.log(0.3), math.log(2.0)))
+            kind = 0 if np.random.random() < 0.5 else 1
+            if kind == 0:
+                a[0] = np.random.uniform(-0.2, 1.0)
+                if np.random.random() < 0.3:
+                    a[0] = 1.0 - math.exp(np.random.uniform(math.log(0.005), 0.0))
+            else:
+                a[0] = math.exp(np.random.uniform(math.log(0.015), math.log(0.7)))
         x = 0.0
         ok = True
         for t in range(n_steps):
