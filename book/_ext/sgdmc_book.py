@@ -78,10 +78,38 @@ def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
             shutil.copyfile(source / part, target / part)
 
 
+_INDEX = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<link rel="icon" href="{icon}" type="image/svg+xml">
+<meta http-equiv="refresh" content="0; url={first}">
+</head>
+<body><p><a href="{first}">{title}</a></p></body>
+</html>
+"""
+
+
+def write_index(app: Sphinx, exception: Exception | None) -> None:
+    """Lead a folder's visitors to the first page.
+
+    The page that is written without this names no icon, and browsers then ask the server for
+    ``/favicon.ico``.
+    """
+    if exception is not None or app.builder.format != "html":
+        return
+    first = f"{app.config.root_doc}.html"
+    icon = f"_static/{Path(app.config.html_favicon).name}"
+    page = _INDEX.format(title=app.config.html_title, icon=icon, first=first)
+    (Path(app.outdir) / "index.html").write_text(page, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the above."""
     app.add_config_value("sgdmc_build", "", "env")
     app.connect("config-inited", key_the_cache)
     app.connect("html-page-context", mend_page)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", write_index)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

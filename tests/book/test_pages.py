@@ -41,7 +41,8 @@ class Watch:
 
     def _console(self, message: object) -> None:
         if getattr(message, "type", "") == "error":
-            self.faults.append(f"console: {getattr(message, 'text', '')}")
+            where = getattr(message, "location", {}).get("url", "")
+            self.faults.append(f"console: {getattr(message, 'text', '')} {where}")
 
     def _request(self, request: object) -> None:
         url = str(getattr(request, "url", ""))
@@ -102,6 +103,18 @@ def test_every_page_loads_from_the_book_alone_and_whole(watch: Watch, built_book
         faults += [f"{name}: image without a description {src}" for src in nameless]
         faults += [f"{name}: equation not typeset: {text}" for text in raw]
     assert not faults, "\n".join(faults)
+
+
+def test_every_page_names_an_icon_that_exists(built_book: Path) -> None:
+    # A browser that finds none asks for /favicon.ico, when it has the time: index.html was such.
+    for name in _pages(built_book):
+        page = built_book / name
+        icons = re.findall(r'<link[^>]*rel="[^"]*\bicon\b[^"]*"[^>]*>', page.read_text("utf-8"))
+        assert icons, name
+        for icon in icons:
+            target = re.search(r'href="([^"?#]+)', icon)
+            assert target is not None, name
+            assert (page.parent / target[1]).is_file(), f"{name}: {icon}"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
