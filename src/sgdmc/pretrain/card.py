@@ -94,6 +94,14 @@ def _start(facts: dict[str, Any] | None) -> str:
     return f"weights `{facts['sha256'][:16]}…` ({earlier}, seed {facts['seed']})"
 
 
+def _schedule(facts: dict[str, float]) -> str:
+    """Say how step sizes fell."""
+    peak = "" if facts["peak"] == 1.0 else f"at first {facts['peak']:g} of the full step sizes, "
+    over = "the whole run" if facts["decay"] == 1.0 else f"the last {facts['decay']:.0%}"
+    shrink = f"weight decay {facts['weight_decay']:g}" if facts["weight_decay"] else ""
+    return f"{peak}linear decay over {over}; {shrink or 'no weight decay'}"
+
+
 _HEAD = """\
 ---
 license: mit
@@ -141,7 +149,7 @@ tanh neuron and phase retrieval are held out for the evaluation.
 | steps, tokens | {steps:,}, {tokens:,} |
 | seed | {seed} |
 | went on from | {start} |
-| optimiser | Muon on matrices, AdamW elsewhere; linear decay over the last 40% |
+| optimiser | Muon on matrices, AdamW elsewhere; {schedule} |
 
 ## Evaluation
 
@@ -205,6 +213,7 @@ def write_card(folder: str | Path, result: dict[str, Any], *, command: str, comm
         tokens=training["tokens"],
         seed=training["seed"],
         start=_start(training.get("start")),
+        schedule=_schedule(training["schedule"]),
         targets="\n".join(lines),
         tables=format_table(result, everything=False),
     )

@@ -18,6 +18,7 @@ from scipy.special import gammaln
 
 from sgdmc.chain.distances import bhattacharyya, kl_divergence
 from sgdmc.chain.smoothing import ar1_kde_kernel, ar1_kernel, kernel_smoothed_kernel
+from sgdmc.pretrain.evaljoint import JOINT_FAMILIES, fresh_joint, score_joint
 from sgdmc.pretrain.evalsets import (
     FAMILIES,
     HELD_OUT,
@@ -317,7 +318,7 @@ def evaluate(
     n_chains : int, default 200
         Fresh finite chains.
     n_series : int, default 20
-        Fresh series of each of the six families.
+        Fresh series of each of the six families, and of each of the four of two coordinates.
     common : path, optional
         Folder of the common sets; left out where there is none.
     cache : path, optional
@@ -353,6 +354,11 @@ def evaluate(
         for measure, cells in measures.items():
             title = f"{group}, {measure} (columns: states shown)"
             tables[title] = summarise(cells, seed=seed)
+    rng = np.random.default_rng([seed, 3])
+    pairs = [fresh_joint(rng, family, 201) for family in JOINT_FAMILIES for _ in range(n_series)]
+    for group, cells in score_joint(model, pairs, lengths=lengths).items():
+        title = f"{group}, −log likelihood of the next state (columns: states shown)"
+        tables[title] = summarise(cells, seed=seed)
     fixed = fixed_laws(model)
     return {"model": str(model.name), "seed": seed, "fixed": fixed, "tables": tables}
 

@@ -83,14 +83,15 @@ def _window(low, high):
     """Return the position of the left edge and the scale of a grid of 1000 states."""
     a, b = 1.5, 8.5
     u = np.random.random()
-    if u < 0.3:
+    if u < 0.25:
         # The grid was fitted on more than is shown.
         width = np.random.uniform(0.5, 8.0)
         a = np.random.uniform(1.0, 9.0 - width)
         b = a + width
-    elif u < 0.45:
+    elif u < 0.35:
         a, b = np.random.uniform(0.0, 3.0), np.random.uniform(7.0, 10.0)
-    elif u < 0.65:
+    elif u < 0.68:
+        # Hardly a margin: much of a row is clipped to the first and last states.
         a, b = np.random.uniform(0.0, 1.0), np.random.uniform(9.0, 10.0)
     span = high - low
     if not span > 1e-12 * max(abs(low), abs(high), 1e-300):

@@ -34,6 +34,7 @@ DECAY = 0.4
 # step, without weight decay. A fifth, held for 2000 steps with decay, lost all that was gained:
 # matrices shrank by 15%, and attention that counts lost its edge.
 GENTLE = 0.2
+WEIGHT_DECAY = 0.02
 QUERY_WEIGHT = 3.0
 
 
@@ -92,6 +93,25 @@ def step_factor(progress: float, step: int, *, gentle: bool = False) -> float:
     """
     left = max(1.0 - progress, 0.0)
     return min(1.0, (step + 1) / 50) * (GENTLE * left if gentle else min(1.0, left / DECAY))
+
+
+def schedule_facts(*, gentle: bool) -> dict[str, float]:
+    """Return what the model card says of the schedule of :func:`step_factor`.
+
+    Parameters
+    ----------
+    gentle : bool
+        Whether training goes on from a model.
+
+    Returns
+    -------
+    dict
+        ``peak`` of the factor, the share of the budget at the end over which it falls linearly
+        (``decay``), and the ``weight_decay`` of the matrices in units of their step size.
+    """
+    if gentle:
+        return {"peak": GENTLE, "decay": 1.0, "weight_decay": 0.0}
+    return {"peak": 1.0, "decay": DECAY, "weight_decay": WEIGHT_DECAY}
 
 
 def batch_loss(
@@ -300,7 +320,8 @@ def pretrain(
     if start is not None:
         network.load_folder(start)
     network = network.to(device)
-    optimiser = Optimiser(network, half=half, decay=0.02 if start is None else 0.0)
+    schedule = schedule_facts(gentle=start is not None)
+    optimiser = Optimiser(network, half=half, decay=schedule["weight_decay"])
     average = {name: value.clone() for name, value in network.state_dict().items()}
     step, seconds, n_tokens = 0, 0.0, 0
     checkpoint = out / "checkpoint.pt"
@@ -380,6 +401,7 @@ def pretrain(
         "compiled": compiled,
         "half": half,
         "batch_tokens": batch_tokens,
+        "schedule": schedule,
         "shape": asdict(shape),
         "steps": step,
         "tokens": n_tokens,
