@@ -3,6 +3,7 @@
 
 namespace py = pybind11;
 
+void register_attention(py::module_& module);
 void register_chain(py::module_& module);
 void register_exact(py::module_& module);
 void register_grid(py::module_& module);
@@ -12,6 +13,7 @@ void register_transport(py::module_& module);
 
 PYBIND11_MODULE(native, module) {
   module.doc() = "Compiled kernels of sgdmc: arrays in, arrays out; arguments are validated in Python.";
+  register_attention(module);
   register_chain(module);
   register_exact(module);
   register_grid(module);

@@ -1,7 +1,7 @@
 // Discretisation and digit text against the definition, one value at a time.
 #include <cstring>
-
-#include <cstdio>
+#include <string>
+#include <vector>
 
 #include "check.hpp"
 #include "sgdmc/grid.hpp"
@@ -68,21 +68,36 @@ CASE(text_goes_both_ways) {
   const std::int16_t outside[] = {5, 99, 100, -1};
   CHECK(write_digits<3>(outside, 4, 2, text) == 3);
   CHECK(write_digits<2>(outside, 4, 1, text) == 2);
-  for (std::int16_t state = 0; state < 1000; ++state) {  // the words of 32 bits
-    char word[8];
-    std::snprintf(word, sizeof word, "%03d,", state);
-    CHECK(write_digits<3>(&state, 1, 1, text) == -1);
-    CHECK(std::memcmp(word, text, 4) == 0);
-  }
-  // Every character in every place of a number: what is no digit, or no comma, is found there.
-  for (int place = 0; place < 4; ++place)
-    for (int c = 0; c < 256; ++c) {
-      char number[] = "042,";
-      number[place] = static_cast<char>(c);
-      const bool fits = place < 3 ? c >= '0' && c <= '9' : c == ',';
-      CHECK(parse_digits<3>(number, 1, 1, back) == (fits ? -1 : place));
-      if (fits) CHECK(back[0] == (number[0] - '0') * 100 + (number[1] - '0') * 10 + (number[2] - '0'));
+}
+
+CASE(words_of_three_digits_at_every_width) {
+  for (int limit : {512, 256, 128}) {
+    simd_limit() = limit;
+    for (std::size_t n : {1, 15, 16, 17, 31, 33, 1000}) {
+      std::vector<std::int16_t> states(n), back(n);
+      for (std::size_t i = 0; i < n; ++i) states[i] = static_cast<std::int16_t>(n == 1000 ? i : 997 * i % 1000);
+      std::string text(4 * n, ' '), expected;
+      for (const int s : states) expected += std::to_string(1000 + s).substr(1) + ",";
+      CHECK(write_digits<3>(states.data(), n, 1, text.data()) == -1);
+      CHECK(text == expected);
+      CHECK(parse_digits<3>(text.data(), n, 1, back.data()) == -1);
+      CHECK(back == states);
     }
+    // Every character in every place of a number, in vectors and behind them: what does not fit is found.
+    for (std::size_t i : {0, 3, 31, 32})
+      for (int place = 0; place < 4; ++place)
+        for (int c = 0; c < 256; ++c) {
+          std::string text;
+          for (int k = 0; k < 33; ++k) text += "042,";
+          text[4 * i + place] = static_cast<char>(c);
+          std::int16_t back[33];
+          const bool fits = place < 3 ? c >= '0' && c <= '9' : c == ',';
+          const auto bad = parse_digits<3>(text.data(), 33, 1, back);
+          CHECK(bad == (fits ? -1 : static_cast<std::int64_t>(4 * i + place)));
+          if (fits) CHECK(back[i] == std::stoi(text.substr(4 * i, 3)));
+        }
+  }
+  simd_limit() = 512;
 }
 
 int main() { return check::run(); }

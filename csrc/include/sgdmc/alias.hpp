@@ -4,14 +4,9 @@
 #include <bit>
 #include <cstdint>
 
+#include "intrinsics.hpp"
 #include "parallel.hpp"
 #include "rows.hpp"
-
-#ifdef SGDMC_HAS_DISPATCH
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC's own headers, bug 105593
-#include <immintrin.h>
-#endif
 
 namespace sgdmc {
 
@@ -315,7 +310,3 @@ inline bool alias_tables(const double* p, std::size_t n, const std::int64_t* beg
 }
 
 }  // namespace sgdmc
-
-#ifdef SGDMC_HAS_DISPATCH
-#pragma GCC diagnostic pop
-#endif

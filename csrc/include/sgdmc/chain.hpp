@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "alias.hpp"
+#include "intrinsics.hpp"
 #include "random.hpp"
 
 namespace sgdmc {

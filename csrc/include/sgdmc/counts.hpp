@@ -15,9 +15,12 @@ struct ByteTable {
 
   template <class T>
   void add(const T* from, const T* to, std::size_t count, std::uint32_t n) {
-    constexpr std::size_t most = 2048, ahead = 24;  // increments that are under way together
-    std::uint32_t cells[most + ahead] = {};
+    constexpr std::size_t most = 2048;
+    std::uint32_t cells[most];
     std::uint8_t* const table = low.data();
+    const auto increment = [&](std::size_t t) SGDMC_BODY {
+      if (__builtin_expect(++table[cells[t]] == 0, 0)) wrapped.push_back(cells[t]);
+    };
     for (std::size_t t0 = 0; t0 < count; t0 += most) {
       const std::size_t steps = std::min(most, count - t0);
       dispatch([&](auto) SGDMC_BODY {
@@ -27,10 +30,13 @@ struct ByteTable {
         for (std::size_t t = 0; t < m; ++t)
           cells[t] = static_cast<std::uint32_t>(a[t]) * width + static_cast<std::uint32_t>(b[t]);
       });
-      for (std::size_t t = 0; t < steps; ++t) {
-        __builtin_prefetch(table + cells[t + ahead], 1);
-        if (__builtin_expect(++table[cells[t]] == 0, 0)) wrapped.push_back(cells[t]);
+      // Unrolled, so that the processor sees more increments ahead: it waits for the cache beyond the first.
+      std::size_t t = 0;
+      for (; t + 16 <= steps; t += 16) {
+#pragma GCC unroll 16
+        for (std::size_t k = 0; k < 16; ++k) increment(t + k);
       }
+      for (; t < steps; ++t) increment(t);
     }
   }
 };

@@ -7,13 +7,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "intrinsics.hpp"
 #include "parallel.hpp"
-
-#ifdef SGDMC_HAS_DISPATCH
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC's own headers, bug 105593
-#include <immintrin.h>
-#endif
 
 namespace sgdmc {
 
@@ -117,7 +112,3 @@ struct RankUpdate {
 };
 
 }  // namespace sgdmc
-
-#ifdef SGDMC_HAS_DISPATCH
-#pragma GCC diagnostic pop
-#endif
