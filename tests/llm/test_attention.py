@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sgdmc._core import native
 from sgdmc.llm.attention import NAME, SIZE, Blocks, attend
 from sgdmc.llm.forest import Forest, Questions, node_reference
 from sgdmc.llm.packed import PackedContext
@@ -29,8 +30,9 @@ def branches(n_positions: int, rng: np.random.Generator) -> Forest:
     return Forest.build(np.array(tokens), np.array(parents))[0]
 
 
+@pytest.mark.parametrize("exact", [True, False], ids=["compiled", "block by block"])
 @pytest.mark.parametrize("n_key_heads", [1, 2, 4])
-def test_blocks_of_branches_attend_as_the_whole_chunk(n_key_heads):
+def test_blocks_of_branches_attend_as_the_whole_chunk(n_key_heads, exact):
     rng = np.random.default_rng(n_key_heads)
     forest = branches(90, rng)
     n = len(forest)
@@ -43,7 +45,8 @@ def test_blocks_of_branches_attend_as_the_whole_chunk(n_key_heads):
     mask = torch.where(torch.as_tensor(visible), 0.0, torch.finfo(torch.float32).min)[None, None]
     module = types.SimpleNamespace(num_key_value_groups=4 // n_key_heads)
     before = key.clone(), value.clone()
-    blocks = Blocks.of_branches(above, forest.anchors)
+    parents = forest.local_parents(slice(0, n))
+    blocks = Blocks.of_branches(above, forest.anchors, parents, exact=exact)
     got, weights = attend(module, query, key, value, mask, scaling=0.3, blocks=blocks)
     assert weights is None
     assert torch.equal(key, before[0])
@@ -55,6 +58,50 @@ def test_blocks_of_branches_attend_as_the_whole_chunk(n_key_heads):
     assert [b.seen for b in blocks.blocks] == [
         forest.anchors[min(a + SIZE, n) - 1] + 1 for a in range(0, n, SIZE)
     ]
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["compiled", "block by block"])
+@pytest.mark.parametrize("width", [8, 12, 64])
+def test_blocks_of_the_context_attend_as_the_whole_chunk(width, exact):
+    """Queries as models make them: transposed views; without a scale, that of the width."""
+    generator = torch.Generator().manual_seed(2)
+    query = torch.randn(1, 100, 2, width, generator=generator).transpose(1, 2)
+    key, value = (torch.randn(1, 2, 150, width, generator=generator) for _ in range(2))
+    mask = torch.where(torch.arange(150) <= torch.arange(50, 150)[:, None], 0.0, -torch.inf)[
+        None, None
+    ]
+    module = types.SimpleNamespace(num_key_value_groups=1)
+    got, _ = attend(module, query, key, value, mask, blocks=Blocks.of_context(50, 150, exact=exact))
+    wanted, _ = attend(module, query, key, value, mask)
+    torch.testing.assert_close(got, wanted, atol=1e-6, rtol=0)
+
+
+def test_the_compiled_kernel_refuses_what_would_lead_it_astray():
+    query, key = np.zeros((2, 3, 8), np.float32), np.zeros((2, 7, 8), np.float32)
+    seen, parents, out = np.full(3, 4), np.array([-1, 0, 1]), np.zeros((3, 2, 8), np.float32)
+    native.attend(query, key, key, seen, parents, 1.0, out, 1)
+    for change in (
+        {"query": query[:, :, :7]},
+        {"query": query.transpose(0, 2, 1)},
+        {"value": key[0]},
+    ):
+        given = {"query": query, "key": key, "value": key, **change}
+        with pytest.raises(ValueError, match="a multiple of 8"):
+            native.attend(**given, seen=seen, parents=parents, scale=1.0, out=out, n_threads=1)
+    for change in (
+        {"value": key[:, 1:]},
+        {"seen": seen[1:]},
+        {"parents": parents[1:]},
+        {"out": out[1:]},
+    ):
+        given = {"value": key, "seen": seen, "parents": parents, "out": out, **change}
+        with pytest.raises(ValueError, match="shapes do not fit"):
+            native.attend(query=query, key=key, **given, scale=1.0, n_threads=1)
+    for wrong in (seen + 1, seen - 4):
+        with pytest.raises(ValueError, match="none or more than the context"):
+            native.attend(query, key, key, wrong, parents, 1.0, out, 1)
+    with pytest.raises(ValueError, match="parents must come before"):
+        native.attend(query, key, key, seen, parents[::-1].copy(), 1.0, out, 1)
 
 
 def test_blocks_that_do_not_fit_the_mask_are_left_aside():

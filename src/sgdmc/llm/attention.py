@@ -5,6 +5,9 @@ of these products are thrown away. A block of queries needs fewer keys: the cont
 last anchor, and the ancestors of its own tokens. `attend` is registered with ``transformers`` as an
 attention implementation and does with `Blocks` what ``sdpa`` does with the whole mask, which it is
 given too: a model that does not hand the blocks on computes the same.
+
+In single precision, and where every layer sees the whole context, a compiled kernel needs neither
+mask nor blocks: which tokens a query sees follows from its anchor and its parents.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from sgdmc._core import backend
 from sgdmc.llm.forest import IntArray
 
 NAME = "sgdmc_blocks"
@@ -54,23 +58,49 @@ class Block:
 
 @dataclass(frozen=True)
 class Blocks:
-    """A chunk cut in blocks: ``own`` branch tokens come first among its keys, then the context."""
+    """A chunk cut in blocks, and which keys each of its queries sees.
+
+    Attributes
+    ----------
+    own : int
+        Branch tokens that come first among the keys, before the context: those of the queries.
+    blocks : list of Block
+    seen : (n_queries,) int64
+        How many positions of the context each query sees.
+    parents : (own,) int64
+        The query above each, which it sees too; -1 where there is none.
+    exact : bool
+        Whether the mask says no more than that: no layer has a span that hides some of it.
+    cuts : dict
+        Parts of masks, one a block.
+    """
 
     own: int
     blocks: list[Block]
+    seen: IntArray
+    parents: IntArray
+    exact: bool = True
     cuts: dict[tuple[int, int], tuple[torch.Tensor, list[torch.Tensor]]] = field(
         default_factory=dict
     )
 
     @classmethod
-    def of_context(cls, start: int, stop: int) -> Blocks:
+    def of_context(cls, start: int, stop: int, *, exact: bool = True) -> Blocks:
         """Cut positions ``start`` to ``stop - 1``, each of which sees what is before it."""
         edges = [*range(start, stop, SIZE), stop]
         pairs = itertools.pairwise(edges)
-        return cls(0, [Block(a - start, b - start, slice(0, 0), 0, b) for a, b in pairs])
+        blocks = [Block(a - start, b - start, slice(0, 0), 0, b) for a, b in pairs]
+        return cls(0, blocks, np.arange(start, stop) + 1, np.zeros(0, dtype=np.int64), exact)
 
     @classmethod
-    def of_branches(cls, ancestry: npt.NDArray[np.bool_], anchors: IntArray) -> Blocks:
+    def of_branches(
+        cls,
+        ancestry: npt.NDArray[np.bool_],
+        anchors: IntArray,
+        parents: IntArray,
+        *,
+        exact: bool = True,
+    ) -> Blocks:
         """Cut a chunk of a forest, in the order of its anchors."""
         blocks = []
         for a in range(0, len(anchors), SIZE):
@@ -79,7 +109,7 @@ class Blocks:
             low, high = int(own[0]), int(own[-1]) + 1
             which = slice(low, high) if high - low == own.size else own
             blocks.append(Block(a, b, which, own.size, int(anchors[b - 1]) + 1))
-        return cls(len(anchors), blocks)
+        return cls(len(anchors), blocks, anchors + 1, parents, exact)
 
     def fits(self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> bool:
         """Return whether these are the queries, keys and mask of the whole chunk."""
@@ -142,6 +172,17 @@ def attend(
         )
         return out
     n_heads, n_key_heads, width = query.shape[1], key.shape[1], query.shape[3]
+    if blocks.exact and query.dtype == torch.float32 and width % 8 == 0 and width == value.shape[3]:
+        result = query.new_empty(1, query.shape[2], n_heads, width)
+        backend("cpp").attend(
+            *(given[0].numpy() for given in (query, key, value)),
+            blocks.seen,
+            blocks.parents,
+            width**-0.5 if scaling is None else scaling,
+            result[0].numpy(),
+            torch.get_num_threads(),
+        )
+        return result, None
     groups, own = n_heads // n_key_heads, blocks.own
     keys, values = key[:, :, :own].clone(), value[:, :, :own].clone()
     outputs = []

@@ -102,13 +102,17 @@ class Forest:
         last = int(np.searchsorted(self.starts, start + limit, side="right")) - 1
         return slice(start, int(self.starts[max(last, first + 1)]))
 
+    def local_parents(self, part: slice) -> IntArray:
+        """Return each node's parent, counted from the chunk's first node; -1 for roots."""
+        parents = self.parents[part]
+        return np.where(parents < 0, node_reference(parents) - part.start, -1)
+
     def ancestry(self, part: slice) -> npt.NDArray[np.bool_]:
         """Return the (m, m) matrix of a chunk: entry ``(i, j)`` if ``j`` is ``i`` or above it."""
         m = part.stop - part.start
         above = np.eye(m, dtype=bool)
         rows = np.arange(m)
-        parents = self.parents[part]
-        local = np.where(parents < 0, node_reference(parents) - part.start, -1)
+        local = self.local_parents(part)
         at = local
         while rows.size:
             keep = at >= 0

@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from sgdmc.llm.attention import Blocks, by_blocks, takes_blocks
 from sgdmc.llm.context import BaseContext, Reader
 from sgdmc.llm.forest import FloatArray, Forest, IntArray, Questions, Tick
+from sgdmc.llm.model import NO_LIMIT
 
 
 @dataclass
@@ -98,10 +99,10 @@ class PackedContext(BaseContext):
         self.low = torch.finfo(self.dtype).min
         self.zero = torch.zeros((), dtype=self.dtype, device=self.device)
         self.blocks = takes_blocks(model, self.config)
-        self.span = getattr(self.config, "sliding_window", None)
+        self.span: int = getattr(self.config, "sliding_window", None) or NO_LIMIT
         self.kinds = set(getattr(self.config, "layer_types", None) or [])
-        if self.span is None or self.kinds == {"full_attention"}:
-            self.span, self.kinds = None, {"full_attention"}
+        if self.span == NO_LIMIT or self.kinds == {"full_attention"}:
+            self.span, self.kinds = NO_LIMIT, {"full_attention"}
         elif not self.kinds:
             self.kinds = {"sliding_attention"}
 
@@ -115,7 +116,7 @@ class PackedContext(BaseContext):
         def additive(seen: torch.Tensor) -> torch.Tensor:
             return torch.where(seen, self.zero, self.low)[None, None]
 
-        if self.span is None or longest < self.span:
+        if longest < self.span:
             return additive(visible)
         near = visible & (ages() < self.span)
         if self.kinds == {"sliding_attention"}:
@@ -171,7 +172,7 @@ class PackedContext(BaseContext):
         places = reader.questions.places[asked] - start
         if not places.size:  # nothing to project on the vocabulary but one row
             places = np.zeros(1, dtype=np.int64)
-        blocks = Blocks.of_context(start, stop) if self.blocks else None
+        blocks = Blocks.of_context(start, stop, exact=stop < self.span) if self.blocks else None
         logits = self._forward(tokens, np.arange(start, stop), mask, places, blocks)
         return logits[: len(asked)]
 
@@ -210,9 +211,13 @@ class PackedContext(BaseContext):
             where = self._tensor(np.concatenate((positions, np.arange(seen))))
             return self._tensor(positions)[:, None] - where[None, :]
 
-        mask = self._mask(visible, ages, int(positions.max()) + 1)
+        longest = int(positions.max()) + 1
+        mask = self._mask(visible, ages, longest)
         keep = places - part.start if places.size else np.zeros(1, dtype=np.int64)
-        blocks = Blocks.of_branches(above, anchors) if self.blocks else None
+        blocks = None
+        if self.blocks:
+            parents = forest.local_parents(part)
+            blocks = Blocks.of_branches(above, anchors, parents, exact=longest < self.span)
         return self._forward(forest.tokens[part], positions, mask, keep, blocks)[: len(places)]
 
     def _need_scratch(self, count: int) -> None:
