@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "sgdmc/parallel.hpp"
@@ -118,6 +119,38 @@ struct PanelMap {
 
 }  // namespace detail
 
+// Calls body(lower, upper) with a band's reach to both sides, as constants where both are 1 or 2: loops over
+// them then unroll, and little else is done in so narrow a band.
+template <class Body>
+SGDMC_INLINE void with_reach(const Band& a, Body&& body) {
+  if (a.lower == 1 && a.upper == 1)
+    body(std::integral_constant<std::ptrdiff_t, 1>{}, std::integral_constant<std::ptrdiff_t, 1>{});
+  else if (a.lower == 2 && a.upper == 2)
+    body(std::integral_constant<std::ptrdiff_t, 2>{}, std::integral_constant<std::ptrdiff_t, 2>{});
+  else
+    body(a.lower, a.upper);
+}
+
+// Eliminates state k, which reaches `lower` states below itself and is reached from `upper` of them; returns
+// the probability of going down.
+template <class Lower, class Upper>
+SGDMC_INLINE double eliminate(const Band& a, std::ptrdiff_t k, Lower lower, Upper upper) {
+  const double* row = a.row(k) + k - lower;
+  double s;
+  if constexpr (std::is_same_v<Lower, std::ptrdiff_t>)
+    s = detail::lane_sum(row, lower);
+  else
+    s = Lower::value == 1 ? row[0] : row[0] + row[1];  // what lane_sum gives
+  if (s > 0)
+    for (std::ptrdiff_t i = k - upper; i < k; ++i) {
+      double* target = a.row(i);
+      const double c = target[k] / s;
+      target[k] = c;
+      detail::axpy(target + k - lower, c, row, lower);
+    }
+  return s;
+}
+
 // A narrow band, state by state.
 inline std::ptrdiff_t reduce_narrow(const Band& a, std::ptrdiff_t keep, double* sums, Stop& stop) {
   constexpr std::ptrdiff_t kBlock = 8192;
@@ -126,22 +159,19 @@ inline std::ptrdiff_t reduce_narrow(const Band& a, std::ptrdiff_t keep, double* 
     if (stop.requested()) throw Interrupted();
     const std::ptrdiff_t end = std::max(keep, k1 - kBlock);
     dispatch([&](auto) SGDMC_BODY {
-      for (std::ptrdiff_t k = k1 - 1; k >= end; --k) {
-        const std::ptrdiff_t left = std::max<std::ptrdiff_t>(0, k - a.lower);
-        const double* row = a.row(k);
-        const double s = detail::lane_sum(row + left, k - left);
-        sums[k] = s;
-        if (!(s > 0)) {
-          bad = k;
-          return;
+      with_reach(a, [&](auto lower, auto upper) SGDMC_BODY {
+        const Band band = a;
+        for (std::ptrdiff_t k = k1 - 1; k >= end; --k) {
+          const double s = k >= lower && k >= upper
+                               ? eliminate(band, k, lower, upper)
+                               : eliminate(band, k, std::min<std::ptrdiff_t>(k, lower), std::min<std::ptrdiff_t>(k, upper));
+          sums[k] = s;
+          if (!(s > 0)) {
+            bad = k;
+            return;
+          }
         }
-        for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(0, k - a.upper); i < k; ++i) {
-          double* target = a.row(i);
-          const double c = target[k] / s;
-          target[k] = c;
-          detail::axpy(target + left, c, row + left, k - left);
-        }
-      }
+      });
     });
   }
   return bad;
@@ -208,19 +238,36 @@ inline std::ptrdiff_t reduce_states(const Band& a, std::ptrdiff_t keep, double* 
 
 // pi from a chain reduced to its first state; rescaled on the way, so that neither end overflows.
 inline void stationary_from_reduced(const Band& a, double* pi) {
-  std::fill(pi, pi + a.n, 0.0);
-  pi[0] = 1.0;
   double total = 0.0;
-  for (std::ptrdiff_t i = 0; i < a.n; ++i) {
-    if (pi[i] > 0x1p300) {
-      const std::ptrdiff_t end = std::min(a.n, i + a.upper + 1);
-      for (std::ptrdiff_t j = 0; j < end; ++j) pi[j] *= 0x1p-300;
-      total *= 0x1p-300;
+  with_reach(a, [&](auto, auto upper) SGDMC_BODY {
+    const Band band = a;
+    if constexpr (std::is_same_v<decltype(upper), std::ptrdiff_t>) {
+      std::fill(pi, pi + band.n, 0.0);
+      pi[0] = 1.0;
+      for (std::ptrdiff_t i = 0; i < band.n; ++i) {
+        const std::ptrdiff_t end = std::min(band.n, i + upper + 1);
+        if (pi[i] > 0x1p300) {
+          for (std::ptrdiff_t j = 0; j < end; ++j) pi[j] *= 0x1p-300;
+          total *= 0x1p-300;
+        }
+        total += pi[i];
+        detail::axpy(pi + i + 1, pi[i], band.row(i) + i + 1, end - i - 1);
+      }
+    } else {  // what the next states have received so far stays in registers
+      double next[upper + 1] = {1.0}, sum = 0.0;
+      for (std::ptrdiff_t i = 0; i < band.n; ++i) {
+        if (next[0] > 0x1p300) {
+          for (std::ptrdiff_t j = 0; j < i; ++j) pi[j] *= 0x1p-300;
+          for (double& x : next) x *= 0x1p-300;
+          sum *= 0x1p-300;
+        }
+        const double x = pi[i] = next[0], *row = band.row(i) + i + 1;
+        sum += x;
+        for (std::ptrdiff_t k = 0; k < upper; ++k) next[k] = next[k + 1] + x * row[k];  // zeros beyond the end
+      }
+      total = sum;
     }
-    total += pi[i];
-    const std::ptrdiff_t end = std::min(a.n, i + a.upper + 1);
-    detail::axpy(pi + i + 1, pi[i], a.row(i) + i + 1, end - i - 1);
-  }
+  });
   for (std::ptrdiff_t i = 0; i < a.n; ++i) pi[i] /= total;
 }
 
