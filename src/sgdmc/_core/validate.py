@@ -270,7 +270,9 @@ def as_square(P: Any, *, name: str = "P") -> Any:
     """
     matrix: Any
     sparse = scipy.sparse.issparse(P)
-    if sparse:
+    if type(P) is scipy.sparse.csr_array and P.dtype == np.float64:
+        matrix = P
+    elif sparse:
         matrix = scipy.sparse.csr_array(P, dtype=np.float64)
     else:
         matrix = as_floats(name, P, finite=False)
