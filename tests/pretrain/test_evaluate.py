@@ -5,7 +5,13 @@ import pytest
 
 from sgdmc.pretrain.card import check_targets
 from sgdmc.pretrain.evalsets import FAMILIES, fresh_chain, fresh_series, uniform_chain
-from sgdmc.pretrain.evaluate import _bayes_row, format_table, score_recorded, summarise
+from sgdmc.pretrain.evaluate import (
+    _bayes_row,
+    format_table,
+    model_kernel,
+    score_recorded,
+    summarise,
+)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -89,3 +95,16 @@ def test_targets_are_judged():
         }
     }
     assert [entry[-1] for entry in check_targets(result)] == ["reached", "met", "missed"]
+
+
+def test_squeezed_readings_are_the_same_law_on_the_same_bins():
+    rng = np.random.default_rng(4)
+    states = np.clip(500 + np.cumsum(rng.normal(0, 30, 120)), 300, 700).astype(np.int64)
+    plain = model_kernel("shipped", states)
+    squeezed = model_kernel("shipped", states, scale=0.75)
+    assert plain.shape == squeezed.shape == (100, 100)
+    assert np.allclose(squeezed.sum(axis=1), 1.0)
+    seen = np.unique(states // 10)
+    means = [rows[seen] @ np.arange(100) for rows in (plain, squeezed)]
+    # Two readings of one kernel: their means agree to a fraction of a step's width of three bins.
+    assert np.abs(means[0] - means[1]).mean() < 1.0

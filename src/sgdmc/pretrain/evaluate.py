@@ -48,6 +48,8 @@ RECORDED_BINS = ((1, 9), (10, 31), (32, 99), (100, 315), (316, 999), (1000, 1500
 #: LLaMA-2-13b's mean Bhattacharyya distance on four-state chains, recorded by Liu et al. (2024).
 RECORDED_LLAMA = (0.0862, 0.0753, 0.0330, 0.0208, 0.0134, 0.0111)
 OFFSETS = np.array([1, 3, 5, 7, 9])
+#: The share of the grid of the squeezed reading.
+SQUEEZE = 0.75
 
 
 def score_chains(model: Any, *, n_series: int, seed: int) -> Cells:
@@ -150,7 +152,7 @@ def score_recorded(model: Any, *, n_series: int = 10) -> Cells:
     return cells
 
 
-def model_kernel(model: Any, states: NDArray[np.int64]) -> Array:
+def model_kernel(model: Any, states: NDArray[np.int64], *, scale: float = 1.0) -> Array:
     """Read all 100 rows off a model: each bin probed at five states, pooled by tens.
 
     Parameters
@@ -158,6 +160,9 @@ def model_kernel(model: Any, states: NDArray[np.int64]) -> Array:
     model : str or LanguageModel
     states : ndarray (T,) of int
         On 1000 bins.
+    scale : float, default 1
+        At most 1: the series is written on this share of the states, in their middle, and the
+        laws read there are carried back; what lies beyond the grid goes to its first and last bin.
 
     Returns
     -------
@@ -165,9 +170,17 @@ def model_kernel(model: Any, states: NDArray[np.int64]) -> Array:
     """
     from sgdmc.llm.reader import next_state_laws
 
+    def write(at: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray(np.floor((at + 0.5 - 500.0) * scale + 500.0), np.int64)
+
     probe = (np.arange(N_BINS)[:, None] * 10 + OFFSETS).ravel()
-    rows, _ = next_state_laws(states, model=model, digits=3, probe=probe)
-    rows = rows.reshape(N_BINS, len(OFFSETS), N_BINS, 10).sum(axis=3).mean(axis=1)
+    rows, _ = next_state_laws(write(states), model=model, digits=3, probe=write(probe))
+    edges = (np.arange(1, N_BINS) * 10 - 500.0) * scale + 500.0
+    left = edges.astype(np.int64)
+    inner = np.cumsum(rows, axis=1)[:, left - 1] + (edges - left) * rows[:, left]
+    ends = np.zeros((len(rows), 1)), rows.sum(axis=1, keepdims=True)
+    rows = np.diff(np.hstack((ends[0], inner, ends[1])), axis=1)
+    rows = rows.reshape(N_BINS, len(OFFSETS), N_BINS).mean(axis=1)
     return np.asarray(rows / rows.sum(axis=1, keepdims=True))
 
 
@@ -224,9 +237,16 @@ def score_series(
             between = (bins > where[0]) & (bins < where[-1])
             inside = (visits == 0) & between
             outside = (visits == 0) & ~between
-            plain = model_kernel(model, shown)
-            mirrored = model_kernel(model, 999 - shown)[::-1, ::-1]
-            kernels = {"model": plain, "model, mirrored": (plain + mirrored) / 2}
+            views = [
+                model_kernel(model, way, scale=scale)[::turn, ::turn]
+                for scale in (1.0, SQUEEZE)
+                for way, turn in ((shown, 1), (999 - shown, -1))
+            ]
+            kernels = {
+                "model": views[0],
+                "model, mirrored": (views[0] + views[1]) / 2,
+                "model, mirrored and squeezed": sum(views) / 4,
+            }
             for name, estimate in classical.items():
                 kernels[name] = estimate(shown // 10, n_states=N_BINS)
             for name, rows in kernels.items():
