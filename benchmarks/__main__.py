@@ -14,11 +14,12 @@ def main() -> None:
     here = Path(__file__).parent
     found = sorted(path.stem[6:] for path in here.glob("bench_*.py") if path.stem != "bench_llm")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="the whole sizes")
+    parser.add_argument("--full", action="store_true", help="the whole sizes as well")
     parser.add_argument("--only", default=",".join(found), help="parts, separated by commas")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="see common.py")
     arguments = parser.parse_args()
     clock["name"] = arguments.clock
+    command = "python -m benchmarks" + (" --full" if arguments.full else "")
     limits = machine_limits()
     rows: list[Row] = []
     more = {}
@@ -30,7 +31,7 @@ def main() -> None:
         if hasattr(module, "scaling"):
             more[f"{name}_scaling"] = module.scaling()
     show(rows, limits)
-    write(RESULTS / "core.json", rows, limits, **more)
+    write(RESULTS / "core.json", rows, limits, command=command, **more)
     plot.main()
 
 

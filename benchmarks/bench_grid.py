@@ -90,8 +90,10 @@ def text(n: int) -> Iterator[Row]:
 
 
 def rows(full: bool = False) -> Iterator[Row]:
-    """Rows of the table, the whole sizes with `full`."""
-    yield from discretising(100_000_000 if full else 20_000_000)
+    """Rows of the table, with `full` the whole size as well."""
+    yield from discretising(20_000_000)
+    if full:  # 4 GB of memory
+        yield from discretising(100_000_000)
     yield from text(1_000_000)
 
 

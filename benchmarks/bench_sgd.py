@@ -107,7 +107,7 @@ def stored(
     yield Row(task, "vectorised NumPy", vectorised, ours, targets[1], *bound)
     note = "torch: 500 steps, scaled"
     seconds = loop_seconds * size * size / 500
-    yield Row(task, "torch.optim.SGD loop", seconds, ours, targets[2], note=note)
+    yield Row(task, "torch.optim.SGD loop", seconds, ours, targets[2], *bound, note)
 
 
 def fused() -> Iterator[Row]:

@@ -102,7 +102,8 @@ def rows(*, full: bool = False) -> Iterator[Row]:
     yield from dense(1000)
     yield from banded(10_000, 1, with_deeptime=True)
     yield from banded(10_000, 10, with_deeptime=full)
-    yield from banded(100_000, 2, with_deeptime=full)
+    # deeptime had not ended after 200 s at a fifth of these states.
+    yield from banded(100_000, 2, with_deeptime=False)
     yield gap(10_000, 2)
     yield gap(10_000, 10)
     if full:

@@ -50,7 +50,8 @@ def core_table(content: dict[str, Any]) -> str:
             f"| {row['task']} | {row['peer']} | {row['ratio']:.3g} | {row['target']:g} | {share} |"
         )
     made = content["environment"]
-    lines += ["", f"`python -m benchmarks`; {made.get('cpu', made.get('processor', ''))}, medians."]
+    command = content.get("command", "python -m benchmarks")
+    lines += ["", f"`{command}`; {made.get('cpu', made.get('processor', ''))}, medians."]
     return "\n".join(lines)
 
 
