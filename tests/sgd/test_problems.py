@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sgdmc.sgd.custom import NumbaProblem, TorchProblem
+from sgdmc.sgd.interface import is_builtin, is_problem
 from sgdmc.sgd.problems import (
     BuiltinProblem,
     LeastSquares,
@@ -123,7 +124,12 @@ def test_seeds_decide_and_data_cannot_be_changed():
 def test_builtin_problems_carry_their_data():
     for make in (make_least_squares, make_logistic_regression, make_sine_regression):
         assert isinstance(make(rng=0), BuiltinProblem)
-    assert not isinstance(numba_problem(), BuiltinProblem)
+        assert is_builtin(make(rng=0))
+    other = numba_problem()
+    assert is_problem(other)
+    assert not isinstance(other, BuiltinProblem)
+    assert not is_builtin(other)
+    assert not is_problem(object())
 
 
 def test_a_zero_feature_has_a_stable_step():

@@ -15,7 +15,7 @@ from sgdmc._core import validate
 from sgdmc._core.reference.ulam import cell_points
 from sgdmc.chain.grid import Grid
 from sgdmc.chain.spectrum import stationary_distribution
-from sgdmc.sgd.interface import BuiltinProblem, Problem
+from sgdmc.sgd.interface import Problem, is_builtin, is_problem
 from sgdmc.sgd.simulate import resolve_backend, run_sgd
 
 __all__ = ["lumped_blocks", "ulam_kernel"]
@@ -126,7 +126,7 @@ def ulam_kernel(
     >>> P[[6]].toarray()[0].tolist()
     [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
-    if not isinstance(problem, Problem):
+    if not is_problem(problem):
         raise TypeError(
             f"problem must have n_samples, dim, loss and gradient; got {type(problem).__name__}. "
             "Wrap it as a NumbaProblem or a TorchProblem."
@@ -156,7 +156,7 @@ def ulam_kernel(
     where = (grid.low, grid.scale, grid.n_states, edge, threads)
     if lag == 1 and comb(problem.n_samples + batch_size - 1, batch_size) <= MAX_BATCHES:
         batches, weights = _all_batches(problem.n_samples, batch_size)
-        if isinstance(problem, BuiltinProblem):
+        if is_builtin(problem):
             rows = kernels(name).ulam_step(
                 problem.kind,
                 problem.records,

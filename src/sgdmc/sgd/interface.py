@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["BuiltinProblem", "Problem"]
+__all__ = ["BuiltinProblem", "Problem", "is_builtin", "is_problem"]
 
 Floats = NDArray[np.float64]
 
@@ -54,3 +54,14 @@ class BuiltinProblem(Problem, Protocol):
 
     def stable_step_size(self) -> float | None:
         """Step size at which SGD is sure to stay bounded, or None where that is not known."""
+
+
+def is_problem(problem: Any) -> TypeGuard[Problem]:
+    """``isinstance(problem, Problem)`` without its search through the protocol's attributes."""
+    return all(hasattr(problem, name) for name in ("n_samples", "dim", "loss", "gradient"))
+
+
+def is_builtin(problem: Any) -> TypeGuard[BuiltinProblem]:
+    """``isinstance(problem, BuiltinProblem)`` without that search."""
+    names = ("kind", "records", "l2", "stable_step_size")
+    return is_problem(problem) and all(hasattr(problem, name) for name in names)

@@ -13,7 +13,7 @@ from sgdmc._core import validate
 from sgdmc._core.reference.sgd import DIVERGED, run_with_gradient
 from sgdmc.chain.grid import Grid
 from sgdmc.sgd.custom import NumbaProblem
-from sgdmc.sgd.interface import BuiltinProblem, Problem
+from sgdmc.sgd.interface import Problem, is_builtin, is_problem
 from sgdmc.sgd.run import DivergedError, Run
 
 __all__ = ["count_sgd_transitions", "run_sgd", "run_sgd_states"]
@@ -280,7 +280,7 @@ class _Setup:
         n_threads: int | None,
         backend: str,
     ) -> _Setup:
-        if not isinstance(problem, Problem):
+        if not is_problem(problem):
             raise TypeError(
                 "problem must have n_samples, dim, loss and gradient; got "
                 f"{type(problem).__name__}. Wrap it as a NumbaProblem or a TorchProblem."
@@ -301,7 +301,7 @@ class _Setup:
 
     def builtin(self) -> tuple[Any, ...]:
         """Leading arguments of the kernels of built-in problems."""
-        assert isinstance(self.problem, BuiltinProblem)
+        assert is_builtin(self.problem)
         data = (self.problem.kind, self.problem.records, self.problem.l2)
         return (*data, self.start, *self._sampling())
 
@@ -312,7 +312,7 @@ class _Setup:
         """Write the iterates; step and chain of the first divergence, or (-1, -1)."""
         module, problem = kernels(self.backend), self.problem
         found: tuple[int, int]
-        if isinstance(problem, BuiltinProblem):
+        if is_builtin(problem):
             found = module.run_sgd(*self.builtin(), thin, iterates, self.n_threads)
             return found
         sampling = (problem.n_samples, self.start, *self._sampling(), thin, iterates)
@@ -327,7 +327,7 @@ class _Setup:
         if step < 0:
             return
         advice = 0.5 * self.step_size
-        if isinstance(self.problem, BuiltinProblem):
+        if is_builtin(self.problem):
             stable = self.problem.stable_step_size()
             advice = min(advice, stable) if stable is not None else advice
         raise DivergedError(
@@ -346,7 +346,7 @@ def resolve_backend(problem: Problem, backend: str) -> str:
     """
     backend = validate.as_choice("backend", backend, ("auto", "cpp", "numba", "numpy"))
     available: tuple[str, ...] = ("numpy",)
-    if isinstance(problem, BuiltinProblem):
+    if is_builtin(problem):
         available = ("cpp", "numba", "numpy")
     elif isinstance(problem, NumbaProblem):
         available = ("numba", "numpy")
