@@ -31,7 +31,7 @@ __all__ = ["Plan", "export", "export_checkpoint", "pretrain"]
 
 DECAY = 0.4
 # Step sizes after `start`, beside those of a run from scratch; they fall to zero from the first
-# step, without weight decay. A fifth, held for 2000 steps with decay, lost all that was gained:
+# step, without weight decay. Held for 2000 steps, with decay, they lost all that was gained:
 # matrices shrank by 15%, and attention that counts lost its edge.
 GENTLE = 0.2
 WEIGHT_DECAY = 0.02
