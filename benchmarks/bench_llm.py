@@ -29,6 +29,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers.cache_utils import DynamicCache
 
+from sgdmc.llm.attention import NAME, attend
 from sgdmc.llm.model import LanguageModel
 from sgdmc.llm.reader import next_state_laws
 from sgdmc.llm.series import Window, series_rows
@@ -37,6 +38,7 @@ from sgdmc.llm.tree import Plan, Rows, plan, rows_from_logs, wanted_nodes
 
 RESULTS = Path(__file__).parent / "results" / "llm.json"
 SMALL, LLAMA_2 = 512, 32000  # sizes of the vocabulary
+H200_PEAK = 989e12  # dense bfloat16 operations a second, as its maker states
 EVERY = 16  # positions of which one is evaluated one branch at a time, at depth 2
 SHAPES = {
     "A": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "heads": 4},
@@ -137,27 +139,26 @@ def operations(lm: LanguageModel, n_tokens: int, made: Plan) -> tuple[float, flo
 
 def split(task: Callable[[], Any]) -> tuple[float, float]:
     """Return the seconds that a task spends in products with weights and in attention."""
-    functions = torch.nn.functional
-    spent = {"linear": 0.0, "scaled_dot_product_attention": 0.0}
-    plain = {name: getattr(functions, name) for name in spent}
+    spent = {"products": 0.0, "attention": 0.0}
 
-    def timed(name: str) -> Callable[..., Any]:
+    def timed(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             begun = time.thread_time()
-            out = plain[name](*args, **kwargs)
+            out = plain(*args, **kwargs)
             spent[name] += time.thread_time() - begun
             return out
 
         return call
 
-    for name in spent:
-        setattr(functions, name, timed(name))
+    linear = torch.nn.functional.linear
+    torch.nn.functional.linear = timed("products", linear)
+    transformers.AttentionInterface.register(NAME, timed("attention", attend))
     try:
         task()
     finally:
-        for name, function in plain.items():
-            setattr(functions, name, function)
-    return spent["linear"], spent["scaled_dot_product_attention"]
+        torch.nn.functional.linear = linear
+        transformers.AttentionInterface.register(NAME, attend)
+    return spent["products"], spent["attention"]
 
 
 class OneAtATime:
@@ -300,6 +301,7 @@ def on_gpu(name: str, device: str, dtype: torch.dtype, n_states: int, depth: int
         device, lambda: next_state_laws(states, model=lm, digits=3, depth=depth), repeats=3
     )
     work = sum(operations(lm, len(tokens), made))
+    stated = dtype == torch.bfloat16 and "H200" in torch.cuda.get_device_name()
     return {
         "model": name,
         "vocabulary": LLAMA_2,
@@ -314,6 +316,7 @@ def on_gpu(name: str, device: str, dtype: torch.dtype, n_states: int, depth: int
         "tflops": work / taken / 1e12,
         "gemm_tflops": rate / 1e12,
         "gemm_share": work / taken / rate,
+        "peak_share": work / taken / H200_PEAK if stated else None,
     }
 
 

@@ -103,7 +103,7 @@ CASE(attention_is_what_the_definition_says) {
 }
 
 CASE(attention_is_the_same_to_the_bit_for_all_threads_and_with_fused_multiply_adds) {
-  const Example example(4, 2, 130, 32, 200, true);
+  const Example example(4, 2, 300, 32, 500, true);  // enough for three threads
   const auto wanted = example.run(1);
   const auto same = [&](const std::vector<float>& other) {
     return std::memcmp(wanted.data(), other.data(), wanted.size() * sizeof(float)) == 0;

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "intrinsics.hpp"
@@ -353,6 +354,9 @@ class AttentionBlock {
 inline void attend(const Attention& given, float* out, int n_threads, Stop& stop) {
   const std::ptrdiff_t n_blocks = (given.n_queries + kLanes - 1) / kLanes;
   const std::ptrdiff_t row = given.n_heads * given.width;
+  // A thread is made for a fifth of a millisecond of work or more.
+  const std::int64_t keys = std::accumulate(given.seen, given.seen + given.n_queries, std::int64_t{0});
+  n_threads = static_cast<int>(std::min<std::int64_t>(n_threads, 1 + ((keys * row) >> 22)));
   parallel_for(given.n_heads * n_blocks, n_threads, stop, [&](std::size_t task) {
     const std::ptrdiff_t head = task / n_blocks, first = task % n_blocks * kLanes;
     detail::AttentionBlock block(given, head, first, std::min(kLanes, given.n_queries - first));
