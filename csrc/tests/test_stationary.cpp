@@ -34,7 +34,7 @@ struct Csr {
 
 CASE(full_and_banded_routes_agree) {
   for (const std::ptrdiff_t n : {1, 2, 31, 32, 33, 65, 150, 300})
-    for (const auto& [lower, upper] : {std::pair{1, 1}, {3, 70}, {70, 66}, {150, 150}}) {
+    for (const auto& [lower, upper] : {std::pair{1, 1}, {2, 2}, {1, 2}, {3, 70}, {70, 66}, {150, 150}}) {
       const auto p = chain(n, lower, upper);
       const Csr sparse(p, n);
       std::vector<double> pi(n), banded(n);
@@ -49,6 +49,32 @@ CASE(full_and_banded_routes_agree) {
         CHECK(std::fabs(banded[j] / pi[j] - 1) < 1e-12);
       }
     }
+}
+
+CASE(laws_beyond_the_range_of_doubles_are_rescaled) {
+  constexpr std::ptrdiff_t n = 900;
+  for (const std::ptrdiff_t reach : {1, 2, 3}) {  // up nine times as likely as down, by one or by `reach`
+    std::vector<double> p(n * n, 0.0), pi(n);
+    for (std::ptrdiff_t i = 0; i < n; ++i)
+      for (const std::ptrdiff_t step : {std::ptrdiff_t{1}, reach}) {
+        p[i * n + std::min(i + step, n - 1)] += 0.45;
+        p[i * n + std::max<std::ptrdiff_t>(i - step, 0)] += 0.05;
+      }
+    const Csr sparse(p, n);
+    Stop stop;
+    CHECK(stationary_banded(sparse.values.data(), sparse.columns.data(), sparse.starts.data(), n, reach, reach,
+                            pi.data(), 1, stop) == -1);
+    CHECK(pi[0] == 0.0);  // below the smallest double
+    bool balanced = true;
+    for (std::ptrdiff_t j = n - 100; j < n; ++j) {
+      double pushed = 0;
+      for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(0, j - reach); i < std::min(n, j + reach + 1); ++i)
+        pushed += pi[i] * p[i * n + j];
+      balanced &= std::fabs(pushed / pi[j] - 1) < 1e-13;
+    }
+    CHECK(balanced);
+    if (reach == 1) CHECK(std::fabs(pi[n - 1] / pi[n - 2] - 9) < 1e-12);
+  }
 }
 
 CASE(the_law_is_the_same_to_the_bit_for_all_widths_and_threads) {
