@@ -94,6 +94,7 @@ def rows(full: bool = False) -> Iterator[Row]:
     yield from discretising(20_000_000)
     if full:  # 4 GB of memory
         yield from discretising(100_000_000)
+    yield from text(100_000)  # half of a megabyte: it fits in a cache of the second level
     yield from text(1_000_000)
 
 
