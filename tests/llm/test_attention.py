@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from sgdmc._core import native
 from sgdmc.llm.attention import NAME, SIZE, Blocks, attend
@@ -30,9 +31,9 @@ def branches(n_positions: int, rng: np.random.Generator) -> Forest:
     return Forest.build(np.array(tokens), np.array(parents))[0]
 
 
-@pytest.mark.parametrize("exact", [True, False], ids=["compiled", "block by block"])
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "block by block"])
 @pytest.mark.parametrize("n_key_heads", [1, 2, 4])
-def test_blocks_of_branches_attend_as_the_whole_chunk(n_key_heads, exact):
+def test_blocks_of_branches_attend_as_the_whole_chunk(n_key_heads, compiled):
     rng = np.random.default_rng(n_key_heads)
     forest = branches(90, rng)
     n = len(forest)
@@ -46,7 +47,7 @@ def test_blocks_of_branches_attend_as_the_whole_chunk(n_key_heads, exact):
     module = types.SimpleNamespace(num_key_value_groups=4 // n_key_heads)
     before = key.clone(), value.clone()
     parents = forest.local_parents(slice(0, n))
-    blocks = Blocks.of_branches(above, forest.anchors, parents, exact=exact)
+    blocks = Blocks.of_branches(above, forest.anchors, parents, mask if compiled else None)
     got, weights = attend(module, query, key, value, mask, scaling=0.3, blocks=blocks)
     assert weights is None
     assert torch.equal(key, before[0])
@@ -60,10 +61,13 @@ def test_blocks_of_branches_attend_as_the_whole_chunk(n_key_heads, exact):
     ]
 
 
-@pytest.mark.parametrize("exact", [True, False], ids=["compiled", "block by block"])
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "block by block"])
 @pytest.mark.parametrize("width", [8, 12, 64])
-def test_blocks_of_the_context_attend_as_the_whole_chunk(width, exact):
-    """Queries as models make them: transposed views; without a scale, that of the width."""
+def test_blocks_of_the_context_attend_as_the_whole_chunk(width, compiled):
+    """Queries as models make them: transposed views; without a scale, that of the width.
+
+    The kernel takes no rows of 12 numbers.
+    """
     generator = torch.Generator().manual_seed(2)
     query = torch.randn(1, 100, 2, width, generator=generator).transpose(1, 2)
     key, value = (torch.randn(1, 2, 150, width, generator=generator) for _ in range(2))
@@ -71,7 +75,8 @@ def test_blocks_of_the_context_attend_as_the_whole_chunk(width, exact):
         None, None
     ]
     module = types.SimpleNamespace(num_key_value_groups=1)
-    got, _ = attend(module, query, key, value, mask, blocks=Blocks.of_context(50, 150, exact=exact))
+    blocks = Blocks.of_context(50, 150, mask if compiled else None)
+    got, _ = attend(module, query, key, value, mask, blocks=blocks)
     wanted, _ = attend(module, query, key, value, mask)
     torch.testing.assert_close(got, wanted, atol=1e-6, rtol=0)
 
@@ -141,6 +146,30 @@ def test_the_model_is_asked_by_blocks_and_left_as_it_was(family, name):
     with torch.inference_mode():
         plain = torch.softmax(model(input_ids=torch.tensor([ids])).logits[0, -1], dim=-1)
     np.testing.assert_allclose(laws[0][deep], plain[:13].numpy(), atol=1e-5)
+
+
+class Calls(TorchFunctionMode):
+    """Names of the functions of torch that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "compiled"),
+    [("llama2", True), ("qwen", True), ("gpt2", True), ("shipped-like", True), ("mistral", False)],
+)
+def test_the_kernel_attends_unless_a_span_hides_some_of_the_context(family, name, compiled):
+    context = PackedContext(family(name).model, capacity=40)
+    tokens, none = np.full(40, 5), np.zeros(0, dtype=np.int64)
+    with Calls() as calls:
+        context.read(tokens, Questions([tokens[None]], none, none, none), ignore)
+    assert ("scaled_dot_product_attention" in calls.names) != compiled
 
 
 def test_attend_is_sdpa_to_anyone_else(family):

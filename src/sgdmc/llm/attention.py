@@ -69,8 +69,8 @@ class Blocks:
         How many positions of the context each query sees.
     parents : (own,) int64
         The query above each, which it sees too; -1 where there is none.
-    exact : bool
-        Whether the mask says no more than that: no layer has a span that hides some of it.
+    whole : tensor, optional
+        The mask that says just this. Another one hides more, as that of layers with a span does.
     cuts : dict
         Parts of masks, one a block.
     """
@@ -79,18 +79,18 @@ class Blocks:
     blocks: list[Block]
     seen: IntArray
     parents: IntArray
-    exact: bool = True
+    whole: torch.Tensor | None = None
     cuts: dict[tuple[int, int], tuple[torch.Tensor, list[torch.Tensor]]] = field(
         default_factory=dict
     )
 
     @classmethod
-    def of_context(cls, start: int, stop: int, *, exact: bool = True) -> Blocks:
+    def of_context(cls, start: int, stop: int, whole: torch.Tensor | None = None) -> Blocks:
         """Cut positions ``start`` to ``stop - 1``, each of which sees what is before it."""
         edges = [*range(start, stop, SIZE), stop]
         pairs = itertools.pairwise(edges)
         blocks = [Block(a - start, b - start, slice(0, 0), 0, b) for a, b in pairs]
-        return cls(0, blocks, np.arange(start, stop) + 1, np.zeros(0, dtype=np.int64), exact)
+        return cls(0, blocks, np.arange(start, stop) + 1, np.zeros(0, dtype=np.int64), whole)
 
     @classmethod
     def of_branches(
@@ -98,8 +98,7 @@ class Blocks:
         ancestry: npt.NDArray[np.bool_],
         anchors: IntArray,
         parents: IntArray,
-        *,
-        exact: bool = True,
+        whole: torch.Tensor | None = None,
     ) -> Blocks:
         """Cut a chunk of a forest, in the order of its anchors."""
         blocks = []
@@ -109,7 +108,7 @@ class Blocks:
             low, high = int(own[0]), int(own[-1]) + 1
             which = slice(low, high) if high - low == own.size else own
             blocks.append(Block(a, b, which, own.size, int(anchors[b - 1]) + 1))
-        return cls(len(anchors), blocks, anchors + 1, parents, exact)
+        return cls(len(anchors), blocks, anchors + 1, parents, whole)
 
     def fits(self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> bool:
         """Return whether these are the queries, keys and mask of the whole chunk."""
@@ -145,7 +144,9 @@ def attend(
     blocks: Blocks | None = None,
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend block by block; without ``blocks``, or where they do not fit, do what ``sdpa`` does.
+    """Attend by the compiled kernel, or block by block where it does not do.
+
+    Without ``blocks``, or where they do not fit, do what ``sdpa`` does.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ def attend(
         )
         return out
     n_heads, n_key_heads, width = query.shape[1], key.shape[1], query.shape[3]
-    if blocks.exact and query.dtype == torch.float32 and width % 8 == 0 and width == value.shape[3]:
+    if _suits_kernel(query, value, attention_mask, blocks.whole):
         result = query.new_empty(1, query.shape[2], n_heads, width)
         backend("cpp").attend(
             *(given[0].numpy() for given in (query, key, value)),
@@ -203,6 +204,21 @@ def attend(
         outputs.append(output.transpose(1, 2))
     key[:, :, :own], value[:, :, :own] = keys, values
     return torch.cat(outputs, dim=1), None
+
+
+def _suits_kernel(
+    query: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, whole: torch.Tensor | None
+) -> bool:
+    """Return whether the compiled kernel does what the mask says for such queries and values."""
+    width = query.shape[3]
+    return (
+        whole is not None
+        and mask.data_ptr() == whole.data_ptr()
+        and (query.dtype, query.device.type) == (torch.float32, "cpu")
+        and query.stride(3) == 1
+        and width % 8 == 0
+        and width == value.shape[3]
+    )
 
 
 AttentionInterface.register(NAME, attend)

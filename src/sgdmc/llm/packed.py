@@ -172,7 +172,9 @@ class PackedContext(BaseContext):
         places = reader.questions.places[asked] - start
         if not places.size:  # nothing to project on the vocabulary but one row
             places = np.zeros(1, dtype=np.int64)
-        blocks = Blocks.of_context(start, stop, exact=stop < self.span) if self.blocks else None
+        blocks = None
+        if self.blocks:
+            blocks = Blocks.of_context(start, stop, mask if stop < self.span else None)
         logits = self._forward(tokens, np.arange(start, stop), mask, places, blocks)
         return logits[: len(asked)]
 
@@ -217,7 +219,8 @@ class PackedContext(BaseContext):
         blocks = None
         if self.blocks:
             parents = forest.local_parents(part)
-            blocks = Blocks.of_branches(above, anchors, parents, exact=longest < self.span)
+            whole = mask if longest < self.span else None
+            blocks = Blocks.of_branches(above, anchors, parents, whole)
         return self._forward(forest.tokens[part], positions, mask, keep, blocks)[: len(places)]
 
     def _need_scratch(self, count: int) -> None:
