@@ -79,7 +79,7 @@ def banded(n: int, width: int, *, with_deeptime: bool) -> Iterator[Row]:
     if with_deeptime:
         from deeptime.markov.tools.analysis import stationary_distribution as deeptime_stationary
 
-        # One step of inverse iteration by sparse LU; ARPACK, seconds, if that left negative entries.
+        # Inverse iteration by sparse LU, once; ARPACK, seconds, if that left negative entries.
         theirs = timed(lambda: deeptime_stationary(P, check_inputs=False))
         note = "one repeat of deeptime"
         yield Row(task, "deeptime", theirs, ours, 100, "dependent divisions", bound, note)
