@@ -359,3 +359,16 @@ def test_duplicate_entries_and_64_bit_indices_of_a_sparse_chain():
     wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
     np.testing.assert_allclose(stationary_distribution(wide), 1 / 9, rtol=1e-13)
     assert P.nnz == 5
+
+
+def test_a_sparse_matrix_with_duplicates_in_any_order_stays_as_it_is():
+    n = 600
+    i = np.arange(n)
+    columns = np.stack([(i + 1) % n, (i - 1) % n, (i - 1) % n, i], axis=1).ravel()
+    parts = np.tile([0.5, 0.15, 0.1, 0.25], n), columns.astype(np.int32), np.arange(0, 4 * n + 1, 4)
+    P = sp.csr_array(parts, shape=(n, n))
+    before = P.data.copy(), P.indices.copy(), P.indptr.copy()
+    assert stationary_distribution(P) == pytest.approx(np.full(n, 1 / n), rel=1e-12)
+    spectral_gap(P)
+    for old, new in zip(before, (P.data, P.indices, P.indptr), strict=True):
+        assert np.array_equal(old, new)
