@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from sgdmc.chain.kernel import Kernel
     from sgdmc.forecasting.basins import BasinKernel
+    from sgdmc.forecasting.gradient import GradientKernel
     from sgdmc.forecasting.stepped import SteppedKernel
     from sgdmc.sgd.run import Run
 
@@ -405,7 +406,7 @@ def _info(options: argparse.Namespace) -> None:
 
 def _estimate(
     options: argparse.Namespace, run: Run, starts: NDArray[np.float64] | None, horizon: int | None
-) -> Kernel | SteppedKernel | BasinKernel:
+) -> Kernel | SteppedKernel | GradientKernel | BasinKernel:
     from sgdmc.forecasting.estimate import estimate_kernel
 
     return estimate_kernel(

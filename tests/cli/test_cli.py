@@ -72,7 +72,9 @@ def test_forecast_repeats_with_the_seed(log, tmp_path):
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("method", ["dirichlet", "ar1", "ar1-kde", "var1", "knn", "local-linear"])
+@pytest.mark.parametrize(
+    "method", ["dirichlet", "ar1", "ar1-kde", "var1", "knn", "local-linear", "gradient-gp"]
+)
 def test_other_methods(log, tmp_path, method):
     arguments = ["forecast", str(log), "--start", "1,-1", "--method", method]
     assert main([*arguments, "--out", str(tmp_path)]) == 0

@@ -7,9 +7,10 @@ from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.estimate import METHODS, complete_kernel, estimate_kernel
 from sgdmc.forecasting.exact import exact_kernel
 from sgdmc.forecasting.forecast import forecast
+from sgdmc.forecasting.gradient import GradientKernel
 from sgdmc.forecasting.rows import ROW_ESTIMATORS, phases
 from sgdmc.forecasting.select import choose_method, energy_score
-from sgdmc.forecasting.stepped import SteppedKernel
+from sgdmc.forecasting.stepped import STEPPED, SteppedKernel
 from sgdmc.forecasting.var import lagged_pairs, var1_fit
 from sgdmc.sgd.problems import make_least_squares
 from sgdmc.sgd.run import Run
@@ -108,9 +109,8 @@ def test_every_method_forecasts_the_limit(run, problem, method):
     result = forecast(kernel, run.paths[0][0], n_steps=600, n_chains=200, rng=0)
     error = np.abs(np.median(result.samples[0], axis=0) - minimiser) / run.range
     assert error.max() < 0.08
-    assert isinstance(
-        kernel, SteppedKernel if method in ("var1", "knn", "local-linear") else Kernel
-    )
+    kinds = {**dict.fromkeys(STEPPED, SteppedKernel), "gradient-gp": GradientKernel}
+    assert isinstance(kernel, kinds.get(method, Kernel))
 
 
 def test_joint_kernel_steps_towards_the_minimiser(run, problem):

@@ -36,9 +36,11 @@ def test_constant_coordinates_are_harmless():
     law = var1_fit(x[:-1], x[1:])
     assert np.isfinite(law.matrix).all()
     np.testing.assert_allclose(law.weights.sum(), 1.0)
-    off, factor = law_deviations([x], 1, x[:2], n_steps=5, n_draws=20, rng=np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    off, factor, spread = law_deviations([x], 1, x[:2], n_steps=5, n_draws=20, rng=rng)
     assert np.isfinite(off).all()
     assert np.isfinite(factor).all()
+    assert np.isfinite(spread).all()
 
 
 def test_pairs_stay_within_runs():
@@ -63,15 +65,35 @@ def test_deviations_are_as_large_as_the_errors_of_the_law():
         for t in range(60):
             x[:, t + 1] = x[:, t] @ matrix.T + 0.3 * rng.normal(size=(2, 2))
         law = var1_fit(*lagged_pairs(list(x), 1))
-        off, factor = law_deviations(list(x), 1, starts, n_steps=20, n_draws=400, rng=rng)
+        off, factor, spread = law_deviations(list(x), 1, starts, n_steps=20, n_draws=400, rng=rng)
         low, high = np.quantile(law.push(starts, 20) + off[0], [0.05, 0.95], axis=0)
         inside += ((truth[0] >= low) & (truth[0] <= high)).sum()
         fitted = np.zeros((2, 2))
         for _ in range(20):
             fitted = law.matrix @ fitted @ law.matrix.T + np.cov(law.residuals.T)
         low, high = np.quantile(np.sqrt(np.diag(fitted)) * factor, [0.05, 0.95], axis=0)
-        spread = np.sqrt(np.diag(variance))
-        narrow += ((spread >= low) & (spread <= high)).sum()
+        right = np.sqrt(np.diag(variance))
+        np.testing.assert_allclose(spread[0], right, rtol=0.5)
+        narrow += ((right >= low) & (right <= high)).sum()
         total += 2
     assert 0.8 < inside / total < 0.98
     assert 0.8 < narrow / total < 0.98
+
+
+def test_spread_grows_with_the_noise_of_far_starts():
+    # Least squares: the noise of a step is proportional to the distance from the minimiser.
+    rng = np.random.default_rng(1)
+    paths = np.empty((20, 81, 2))
+    paths[:, 0] = rng.uniform(-4, 4, size=(20, 2))
+    for t in range(80):
+        size = np.sqrt(0.01**2 + (0.2 * np.linalg.norm(paths[:, t], axis=1, keepdims=True)) ** 2)
+        paths[:, t + 1] = 0.9 * paths[:, t] + 0.3 * size * rng.normal(size=(20, 2))
+    starts = np.array([[4.0, 4.0], [0.0, 0.0]])
+    spread = law_deviations(list(paths), 1, starts, n_steps=10, n_draws=2, rng=rng)[2]
+    x = np.repeat(starts, 4000, axis=0)
+    for _ in range(10):
+        size = np.sqrt(0.01**2 + (0.2 * np.linalg.norm(x, axis=1, keepdims=True)) ** 2)
+        x = 0.9 * x + 0.3 * size * rng.normal(size=x.shape)
+    right = x.reshape(2, 4000, 2).std(axis=1)
+    np.testing.assert_allclose(spread[0], right[0], rtol=0.5)
+    assert spread[0].min() > 5 * spread[1].max()

@@ -21,7 +21,8 @@ from sgdmc.forecasting.baselines import TRIVIAL, trivial_forecasts
 from sgdmc.forecasting.estimate import complete_kernel, estimate_kernel, recalibrate_kernel
 from sgdmc.forecasting.exact import exact_kernel
 from sgdmc.forecasting.families import FAMILIES, Task, make_task
-from sgdmc.forecasting.forecast import Forecaster, predictive_draws
+from sgdmc.forecasting.forecast import Forecaster
+from sgdmc.forecasting.predictive import predictive_draws
 from sgdmc.forecasting.scores import score_samples
 from sgdmc.sgd.run import Run
 from sgdmc.sgd.simulate import run_sgd
@@ -59,7 +60,7 @@ class Plan:
     n_problems: int = 20
     n_starts: int = 60
     n_truth: int = 100
-    n_chains: int = 400
+    n_chains: int = 200
     n_runs: tuple[int, ...] = (1, 3, 10)
     methods: tuple[str, ...] = ()
     model: str = "shipped"
@@ -199,7 +200,7 @@ METHODS: dict[str, Callable[[_Bench], Forecaster | None]] = {
             ("dirichlet", "increments"),
         )
     },
-    **{m: _as_it_is(m) for m in ("ar1", "ar1-kde", "var1", "knn", "local-linear")},
+    **{m: _as_it_is(m) for m in ("ar1", "ar1-kde", "var1", "knn", "local-linear", "gradient-gp")},
     "LLM joint": _joint(held=True),
     "LLM joint, as read": _joint(held=False),
     "exact kernel": _exact,

@@ -13,6 +13,7 @@ from sgdmc.chain.grid import Grid
 from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.basins import BasinKernel, group_by_tail
 from sgdmc.forecasting.coupling import choose_coordinates
+from sgdmc.forecasting.gradient import GradientKernel
 from sgdmc.forecasting.joint import joint_kernel
 from sgdmc.forecasting.lag import choose_lag
 from sgdmc.forecasting.rows import ROW_ESTIMATORS, BlockRows, llm_block
@@ -33,7 +34,7 @@ __all__ = [
     "recalibrate_kernel",
 ]
 
-METHODS = ("llm", *ROW_ESTIMATORS, *STEPPED, "auto")
+METHODS = ("llm", *ROW_ESTIMATORS, *STEPPED, "gradient-gp", "auto")
 COMPLETIONS = ("barycenter", "increments", "quantiles", "probe", "nearest", None)
 KernelOrBasins = TypeVar("KernelOrBasins", Kernel, BasinKernel)
 Coupling = Literal["auto", "blocks", "rotated", "joint"]
@@ -58,7 +59,7 @@ def estimate_kernel(
     device: str | None = None,
     dtype: str | None = None,
     progress: bool = False,
-) -> Kernel | SteppedKernel | BasinKernel:
+) -> Kernel | SteppedKernel | GradientKernel | BasinKernel:
     """Estimate SGD's kernel from observed runs.
 
     Parameters
@@ -69,7 +70,8 @@ def estimate_kernel(
         ``"llm"`` reads rows off a causal language model; ``"counts"`` (maximum likelihood) and
         ``"dirichlet"`` (posterior mean) count; ``"ar1"`` and ``"ar1-kde"`` fit a line a coordinate
         with Gaussian or kernel-density residuals; ``"var1"``, ``"knn"`` and ``"local-linear"``
-        step all coordinates jointly; ``"auto"`` takes whichever foretells held-out steps best.
+        step all coordinates jointly; ``"gradient-gp"`` follows a Gaussian process for the loss's
+        gradient; ``"auto"`` takes whichever foretells held-out steps best.
     model : str or LanguageModel
         For ``"llm"``: ``"shipped"``, a folder, a Hub id, or a loaded model.
     digits : int or "auto"
@@ -115,6 +117,8 @@ def estimate_kernel(
         For the methods that estimate rows.
     SteppedKernel
         For ``"var1"``, ``"knn"`` and ``"local-linear"``, and for ``coupling="joint"``.
+    GradientKernel
+        For ``"gradient-gp"``.
     BasinKernel
         With ``coupling="auto"``, where several runs ended in different places: a kernel for each
         group of runs, mixed by the probability that a start belongs to it.
@@ -157,6 +161,8 @@ def estimate_kernel(
             f"lag must be shorter than the longest run ({int(run.lengths.max())} iterates); "
             f"got {n_lag}. Use a smaller lag."
         )
+    if method == "gradient-gp":
+        return GradientKernel.fit(paths, lag=n_lag, names=run.names, notes=(why_lag,))
     if method in STEPPED:
         return stepped_kernel(paths, method=method, lag=n_lag, names=run.names, notes=(why_lag,))
     if coupling == "auto" and basis is None and len(paths) > 1:
@@ -272,11 +278,11 @@ def _best(
     lag: int | Literal["auto"],
     horizon: int | None,
     options: dict[str, Any],
-) -> Kernel | SteppedKernel | BasinKernel:
+) -> Kernel | SteppedKernel | GradientKernel | BasinKernel:
     """Estimate with the method that foretells held-out steps best."""
     n_lag = choose_lag(run, digits=3, horizon=horizon)[0] if lag == "auto" else int(lag)
 
-    def fit(part: Run, name: str) -> Kernel | SteppedKernel | BasinKernel:
+    def fit(part: Run, name: str) -> Kernel | SteppedKernel | GradientKernel | BasinKernel:
         own = dict(options)
         if own["completion"] == "probe" and name != "llm":
             own["completion"] = "barycenter"
@@ -337,7 +343,7 @@ def _check(
         raise ValueError(f"completion 'probe' asks a language model; method is {method!r}.")
     if coupling not in get_args(Coupling):
         raise ValueError(f"coupling must be one of {get_args(Coupling)}; got {coupling!r}.")
-    if coupling == "joint" and method not in ("llm", *STEPPED):
+    if coupling == "joint" and method not in ("llm", "gradient-gp", *STEPPED):
         raise ValueError(f"coupling 'joint' asks a language model; method is {method!r}.")
     if digits not in ("auto", 1, 2, 3):
         raise ValueError(f"digits must be 1, 2, 3 or 'auto'; got {digits!r}.")

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sgdmc.chain.kernel import JointKernel
-from sgdmc.forecasting.basins import BasinKernel, mix_draws
-from sgdmc.forecasting.var import law_deviations
+from sgdmc.forecasting.predictive import predictive_draws
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Forecast", "Forecaster", "StartOutsideWarning", "forecast", "predictive_draws"]
+__all__ = ["Forecast", "Forecaster", "StartOutsideWarning", "forecast"]
 
 
 class StartOutsideWarning(UserWarning):
@@ -131,8 +130,8 @@ class Forecast:
     def predictive(self) -> NDArray[np.float64]:
         """Draws that also carry the uncertainty of the kernel: (n_starts, n_chains, dim).
 
-        Each chain is moved and stretched by a draw of how far a linear law, fitted to the same
-        steps, may be off (:func:`sgdmc.forecasting.var.law_deviations`).
+        Each chain is moved and stretched by a draw of how far the kernel may be off
+        (:func:`sgdmc.forecasting.predictive.predictive_draws`).
         """
         return predictive_draws(
             self.kernel, self.starts, self.samples, n_steps=self.n_steps, seed=self.seed
@@ -211,56 +210,6 @@ def forecast(
         points, n_steps=n_steps, n_chains=n_chains, rng=np.random.default_rng([seed, n_steps])
     )
     return Forecast(kernel, points, n_steps, samples, seed)
-
-
-def predictive_draws(
-    kernel: Forecaster,
-    starts: NDArray[np.float64],
-    samples: NDArray[np.float64],
-    *,
-    n_steps: int,
-    seed: int,
-) -> NDArray[np.float64]:
-    """Add to draws through a kernel what the observed steps leave open about drift and noise.
-
-    Parameters
-    ----------
-    kernel : Forecaster
-    starts : ndarray, shape (n_starts, dim)
-    samples : ndarray, shape (n_starts, n_chains, dim)
-        Draws through the kernel itself; returned as they are for an exact kernel.
-    n_steps, seed : int
-
-    Returns
-    -------
-    ndarray, shape (n_starts, n_chains, dim)
-    """
-    if isinstance(kernel, JointKernel) or n_steps == 0:
-        return samples
-    if isinstance(kernel, BasinKernel):
-        rng = np.random.default_rng([seed, n_steps, 2])
-        n_chains = samples.shape[1]
-        parts = [
-            predictive_draws(
-                part,
-                starts,
-                part.advance(starts, n_steps=n_steps, n_chains=n_chains, rng=rng),
-                n_steps=n_steps,
-                seed=seed + g,
-            )
-            for g, part in enumerate(kernel.kernels)
-        ]
-        return mix_draws(np.stack(parts), kernel.probabilities(starts), rng)
-    off, factor = law_deviations(
-        kernel.paths,
-        kernel.lag,
-        starts,
-        n_steps=n_steps,
-        n_draws=samples.shape[1],
-        rng=np.random.default_rng([seed, n_steps, 1]),
-    )
-    middle = samples.mean(axis=1, keepdims=True)
-    return np.asarray(middle + factor * (samples - middle) + off)
 
 
 def _warn_outside(kernel: Forecaster, starts: NDArray[np.float64]) -> None:

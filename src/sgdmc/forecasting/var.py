@@ -14,7 +14,15 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-__all__ = ["LinearLaw", "lagged_pairs", "law_deviations", "stable", "var1_fit"]
+__all__ = [
+    "LinearLaw",
+    "lagged_pairs",
+    "law_deviations",
+    "noise_at",
+    "noise_line",
+    "stable",
+    "var1_fit",
+]
 
 Array = NDArray[np.float64]
 
@@ -147,18 +155,33 @@ def _weighted_fit(before: Array, after: Array, symmetric: bool, n_passes: int) -
 
 
 def _precision(drift: Array, residuals: Array) -> Array:
-    """Weights inverse to the variance of a step, a line in the squared drift; they sum to one."""
+    """Weights inverse to the variance of a step; they sum to one."""
+    inverse = 1.0 / noise_at(drift, noise_line(drift, residuals))
+    return np.asarray(inverse / inverse.sum())
+
+
+def noise_line(drift: Array, residuals: Array) -> Array:
+    """Variance of a step as a line in the squared drift: its two coefficients, and a floor."""
     squares, force = (residuals**2).sum(axis=1), (drift**2).sum(axis=1)
-    design = np.stack([np.ones(len(force)), force / max(force.mean(), 1e-300)], axis=1)
+    unit = max(float(force.mean()), 1e-300)
+    design = np.stack([np.ones(len(force)), force / unit], axis=1)
     # Relative errors matter: two reweighted passes stand for a likelihood of gamma type.
-    variance = np.full(len(force), squares.mean())
+    variance, line = np.full(len(force), squares.mean()), np.zeros(2)
     for _ in range(2):
+        if not variance.max() > 0:
+            return np.array([1.0, 0.0, 1.0])
         inverse = design / variance[:, None] ** 2
         line = np.linalg.lstsq(inverse.T @ design, inverse.T @ squares, rcond=None)[0]
-        variance = np.maximum(design @ np.maximum(line, 0.0), 0.05 * squares.mean())
-        if not variance.max() > 0:
-            return np.full(len(force), 1.0 / len(force))
-    return np.asarray(1.0 / variance / np.sum(1.0 / variance))
+        line = np.maximum(line, 0.0)
+        variance = np.maximum(design @ line, 0.05 * squares.mean())
+    if not variance.max() > 0:
+        return np.array([1.0, 0.0, 1.0])
+    return np.array([line[0], line[1] / unit, 0.05 * squares.mean()])
+
+
+def noise_at(drift: Array, line: Array) -> Array:
+    """Variance of a step where the mean step is ``drift`` (m, dim): shape (m,)."""
+    return np.asarray(np.maximum(line[0] + line[1] * (drift**2).sum(axis=1), line[2]))
 
 
 def stable(law: LinearLaw, before: Array, after: Array) -> LinearLaw:
@@ -178,7 +201,7 @@ def law_deviations(
     n_steps: int,
     n_draws: int,
     rng: np.random.Generator,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Draw by how much the law after ``n_steps`` may be off, the observed steps being few.
 
     Parameters
@@ -197,6 +220,8 @@ def law_deviations(
         Means of the linear law under draws of ``(A, c)`` less those of its fit.
     factor : ndarray, shape (n_draws, dim)
         Standard deviations under draws of ``A`` and of the noise over those of the fit.
+    spread : ndarray, shape (n_starts, dim)
+        Standard deviations after ``n_steps`` under the fit, with noise that grows with the drift.
 
     Notes
     -----
@@ -217,7 +242,8 @@ def law_deviations(
     centre = law.weights @ before
     unit = float(np.sqrt((law.weights @ (before - centre) ** 2).max()))
     if not unit > 0:
-        return np.zeros((len(starts), n_draws, dim)), np.ones((n_draws, dim))
+        still = np.zeros((len(starts), dim))
+        return np.repeat(still[:, None], n_draws, axis=1), np.ones((n_draws, dim)), still
     design = np.concatenate([np.ones((len(before), 1)), (before - centre) / unit], axis=1)
     weighted = design * law.weights[:, None]
     # Parameters (1 + dim, dim) in rows of the design; a symmetric A has fewer.
@@ -255,7 +281,23 @@ def law_deviations(
     noise = (law.weights[:, None] * law.residuals).T @ law.residuals
     drawn, usual = _variances(matrices, noise, whole), _variances(law.matrix, noise, whole)
     ratio = redrawn * drawn / np.where(usual > 0, usual, 1.0)
-    return off, np.sqrt(np.clip(np.where(usual > 0, ratio, 1.0), *_RATIOS))
+    factor = np.sqrt(np.clip(np.where(usual > 0, ratio, 1.0), *_RATIOS))
+    return off, factor, _spread(law, before, starts, whole)
+
+
+def _spread(law: LinearLaw, before: Array, starts: Array, n: int) -> Array:
+    """Standard deviations ``n`` lags after each start, noise growing with the squared drift."""
+    drift = law.push(before, 1) - before
+    line = noise_line(drift, law.residuals)
+    scaled = law.residuals / np.sqrt(noise_at(drift, line))[:, None]
+    shape = scaled.T @ scaled / len(scaled)
+    at, covariance = starts, np.zeros((len(starts), *shape.shape))
+    for _ in range(n):
+        then = law.push(at, 1)
+        noise = noise_at(then - at, line)[:, None, None] * shape
+        covariance = law.matrix @ covariance @ law.matrix.T + noise
+        at = then
+    return np.asarray(np.sqrt(np.einsum("aii->ai", covariance)))
 
 
 def _free_parameters(dim: int) -> Array:

@@ -1,0 +1,345 @@
+"""SGD's mean step as minus a gradient: a curl-free Gaussian process for the whole field.
+
+With one step size the mean of a step is ``−γ∇f(θ)``, and the field of a gradient has no curl: how
+the first coordinate's step changes with the second is how the second's changes with the first. A
+Gaussian process on ``f`` [1]_ carries that over to its gradient, so that runs which passed on
+either side tell where a ridge between two basins lies. Far from every run its field goes back to
+zero: SGD stays where it is until something is known.
+
+References
+----------
+.. [1] E. Solak, R. Murray-Smith, W. E. Leithead, D. J. Leith, C. E. Rasmussen, "Derivative
+   observations in Gaussian process models of dynamic systems", NeurIPS 15, 2003.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+from sgdmc.forecasting.var import noise_at, noise_line
+
+__all__ = ["GradientField", "GradientKernel", "tail_of"]
+
+Array = NDArray[np.float64]
+
+_TAIL_SHARE = 0.2
+# Stretches of a run whose mean step is one observation, and of all runs together.
+_STRETCHES = (8, 24)
+_MAX_STRETCHES = 300
+_SHORTEST = 4
+# Steps on both sides from which the noise of a stretch is taken.
+_WINDOW = 10
+# Median and spread (of logarithms) of the length scales, in ranges; their bounds.
+_LENGTH, _LENGTH_SPREAD, _LENGTH_BOUNDS = 0.4, 0.5, (0.1, 4.0)
+_STEPS = 40
+# Standard deviation of the noise over that in the tails, at most.
+_LOUDEST = 10.0
+# Farthest move of a step of the flow, in ranges.
+_FARTHEST = 0.06
+
+
+def tail_of(path: Array) -> Array:
+    """Return the last fifth of a run, two iterates at least."""
+    return path[len(path) - max(2, round(_TAIL_SHARE * len(path))) :]
+
+
+@dataclass(frozen=True)
+class _Stretches:
+    """Mean positions and steps of stretches of runs, in ranges.
+
+    ``points`` (k, dim); ``steps`` (k, dim) a recorded step; ``noise`` (k, dim) the variance of a
+    single step there; ``lengths`` (k,) in steps.
+    """
+
+    points: Array
+    steps: Array
+    noise: Array
+    lengths: Array
+
+    @classmethod
+    def of(cls, paths: Sequence[Array], width: Array) -> _Stretches:
+        longest = max(len(p) for p in paths)
+        paths = [p for p in paths if len(p) >= _SHORTEST]
+        if not paths:
+            raise ValueError(
+                f"paths must hold a run of at least {_SHORTEST} iterates; the longest has "
+                f"{longest}. Observe more steps."
+            )
+        low, high = _STRETCHES
+        count = int(np.clip(_MAX_STRETCHES // len(paths), low, high))
+        points, steps, noise, lengths = [], [], [], []
+        for path in paths:
+            z, n = path / width, len(path)
+            gains = np.diff(z, axis=0)
+            # Early steps are far apart, late ones are not.
+            edges = np.unique(np.r_[0, np.geomspace(2, n - 1, count).astype(int)])
+            for a, b in itertools.pairwise(edges):
+                points.append(z[a:b].mean(axis=0))
+                steps.append((z[b] - z[a]) / (b - a))
+                near = gains[max(0, a - _WINDOW) : max(b, a + _WINDOW)]
+                noise.append(near.var(axis=0))
+                lengths.append(b - a)
+        keep = slice(None, None, -(-len(points) // _MAX_STRETCHES))
+        return cls(*(np.array(x, dtype=np.float64)[keep] for x in (points, steps, noise, lengths)))
+
+
+@dataclass(frozen=True)
+class GradientField:
+    """The posterior of SGD's mean step under a curl-free Gaussian process.
+
+    Attributes
+    ----------
+    width : ndarray, shape (dim,)
+        Ranges of the runs: points are divided by them.
+    points : ndarray, shape (k, dim)
+        Where steps were observed, in ranges.
+    scale : float
+        Unit of the gradients.
+    parameters : ndarray, shape (dim + 2,)
+        Logarithms of the length scales in ranges, of the field's amplitude and of the error that
+        is not noise, found by maximum a posteriori.
+    factor, solved : ndarray, shapes (k dim, k dim) and (k dim,)
+        Cholesky factor of the observations' covariance, and what it solves to.
+    """
+
+    width: Array
+    points: Array
+    scale: float
+    parameters: Array
+    factor: Array
+    solved: Array
+
+    @classmethod
+    def fit(cls, paths: Sequence[Array]) -> GradientField:
+        """Fit the field to observed runs.
+
+        Parameters
+        ----------
+        paths : sequence of ndarray, each (T_c, dim)
+            Those of fewer than four iterates are left out.
+
+        Raises
+        ------
+        ValueError
+            If none is left.
+        """
+        width = ranges_of(paths)
+        seen = _Stretches.of(paths, width)
+        # dz = −γ (∂f/∂z) / width²: gradients in the scaled coordinates are steps × width².
+        gradients = seen.steps * width**2
+        scale = float(np.sqrt((gradients**2).mean())) or 1.0
+        observed = (gradients / scale).ravel()
+        noise = (seen.noise / seen.lengths[:, None] * width**4 / scale**2).ravel()
+        dim = len(width)
+
+        def covariance(theta: Array) -> Array:
+            out = _covariance(seen.points, seen.points, theta)
+            out[np.diag_indices_from(out)] += noise + np.exp(2 * theta[-1])
+            return out
+
+        def loss(theta: Array) -> float:
+            try:
+                factor = cholesky(covariance(theta), lower=True, check_finite=False)
+            except LinAlgError:
+                return 1e10
+            white = solve_triangular(factor, observed, lower=True, check_finite=False)
+            lengths = (theta[:dim] - np.log(_LENGTH)) / _LENGTH_SPREAD
+            prior = 0.5 * (lengths @ lengths) + theta[dim] ** 2 / 8
+            return float(0.5 * (white @ white) + np.log(np.diag(factor)).sum() + prior)
+
+        bounds = [tuple(np.log(_LENGTH_BOUNDS))] * dim + [(-3.0, 4.0), (-5.0, 1.0)]
+        found = minimize(
+            loss,
+            np.log(np.r_[[_LENGTH] * dim, 1.0, 0.02]),
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": 15, "maxfun": 90},
+        )
+        factor = cholesky(covariance(found.x), lower=True)
+        solved = cho_solve((factor, True), observed)
+        return cls(width, seen.points, scale, found.x, factor, solved)
+
+    def mean(self, z: Array) -> Array:
+        """Mean of a step at points in ranges (m, dim), in ranges."""
+        means = _covariance(z, self.points, self.parameters) @ self.solved
+        return np.asarray(means.reshape(z.shape) * self.scale / self.width**2)
+
+    def mean_and_spread(self, z: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of a step at points in ranges (m, dim), in ranges."""
+        dim, unit = z.shape[1], self.scale / self.width**2
+        across = _covariance(z, self.points, self.parameters)
+        white = solve_triangular(self.factor, across.T, lower=True, check_finite=False)
+        lengths, amplitude = _scales(self.parameters, dim)
+        left = amplitude / lengths**2 - (white**2).sum(axis=0).reshape(z.shape)
+        return (
+            (across @ self.solved).reshape(z.shape) * unit,
+            np.sqrt(np.maximum(left, 0.0)) * unit,
+        )
+
+    def flow(self, starts: Array, n_steps: int, *, errors: Array | None = None) -> Array:
+        """Follow the field from each start for ``n_steps`` recorded steps.
+
+        Parameters
+        ----------
+        starts : ndarray, shape (m, dim)
+            In parameter units.
+        n_steps : int
+        errors : ndarray, shape (m, dim), optional
+            How many standard deviations the field is off along each path; 0 by default.
+
+        Returns
+        -------
+        ndarray, shape (m, dim)
+
+        Notes
+        -----
+        Exponential steps of growing length: the rate along a step is that between the field at
+        both of its ends, so that a long step into a minimum ends there and does not overshoot.
+        """
+        z = starts / self.width
+        low, high = z.min(axis=0) - 1.0, z.max(axis=0) + 1.0
+
+        def field(at: Array) -> Array:
+            if errors is None:
+                return self.mean(at)
+            mean, spread = self.mean_and_spread(at)
+            return mean + errors * spread
+
+        lengths = np.diff(np.geomspace(1.0, n_steps + 1.0, _STEPS + 1))
+        for length in lengths:
+            move = length * field(z)
+            # No step of the flow goes farther than the field was looked at.
+            reach = np.abs(move).max(axis=1, keepdims=True)
+            move = move * np.minimum(1.0, _FARTHEST / np.maximum(reach, 1e-300))
+            then = length * field(z + move)
+            then = then * np.minimum(1.0, _FARTHEST / np.maximum(reach, 1e-300))
+            square = np.maximum((move**2).sum(axis=1, keepdims=True), 1e-300)
+            along = (move * then).sum(axis=1, keepdims=True) / square
+            rate = np.clip(1.0 - along, -1.0, 50.0)
+            shrunk = np.where(np.abs(rate) < 1e-6, 1.0, -np.expm1(-rate) / (rate + 1e-300))
+            z = np.clip(z + shrunk * (move + 0.5 * (then - along * move)), low, high)
+        return np.asarray(z * self.width)
+
+
+@dataclass(frozen=True)
+class GradientKernel:
+    """SGD's law by the flow of a :class:`GradientField` and the noise of the observed runs.
+
+    Attributes
+    ----------
+    field : GradientField
+    noise : ndarray, shape (3,)
+        Variance of a step as a line in the squared drift (:func:`sgdmc.forecasting.var.noise_at`).
+    tail_spread, tail_rate : ndarray, shape (dim,)
+        Standard deviation of the tails, and ``2λ`` of the AR(1) process with the same steps.
+    lag, method, names, paths, notes
+        As in :class:`sgdmc.Kernel`.
+    """
+
+    field: GradientField
+    noise: Array
+    tail_spread: Array
+    tail_rate: Array
+    lag: int
+    names: tuple[str, ...]
+    paths: tuple[Array, ...]
+    notes: tuple[str, ...] = ()
+    method: str = "gradient-gp"
+    completion: str = "none"
+    coupling: str = "joint"
+
+    @classmethod
+    def fit(
+        cls,
+        paths: tuple[Array, ...],
+        *,
+        lag: int,
+        names: tuple[str, ...],
+        notes: tuple[str, ...] = (),
+    ) -> GradientKernel:
+        """Fit the field, and the noise to the tails of the runs."""
+        field = GradientField.fit(paths)
+        tails = [tail_of(p) for p in paths]
+        spread = np.sqrt(np.mean([t.var(axis=0) for t in tails], axis=0))
+        step = np.mean([np.diff(t, axis=0).var(axis=0) for t in tails], axis=0)
+        rate = np.minimum(step / np.maximum(spread**2, 1e-300), 1.0)
+        seen = _Stretches.of(paths, field.width)
+        noise = noise_line(seen.steps * field.width, np.sqrt(seen.noise) * field.width)
+        return cls(field, noise, spread, rate, lag, names, paths, notes)
+
+    def advance(
+        self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
+    ) -> Array:
+        """Draw from the law of the mean field ``n_steps`` after each start, with SGD's noise."""
+        ends = self.field.flow(starts, n_steps) if n_steps else starts
+        return self._noisy(np.repeat(ends[:, None], n_chains, axis=1), n_steps, rng)
+
+    def hedged(
+        self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
+    ) -> Array:
+        """Draw likewise, from fields of the posterior."""
+        if not n_steps:
+            return np.repeat(starts[:, None], n_chains, axis=1)
+        return self._noisy(self.ends(starts, n_steps, n_chains, rng), n_steps, rng)
+
+    def ends(
+        self, starts: Array, n_steps: int, n_chains: int, rng: np.random.Generator, few: int = 12
+    ) -> Array:
+        """Where draws of the field lead: (n_starts, n_chains, dim), at most ``few`` different."""
+        count = min(n_chains, few)
+        errors = np.tile(rng.standard_normal((count, starts.shape[1])), (len(starts), 1))
+        found = self.field.flow(np.repeat(starts, count, axis=0), n_steps, errors=errors)
+        return np.asarray(found.reshape(len(starts), count, -1)[:, np.arange(n_chains) % count])
+
+    def _noisy(self, ends: Array, n_steps: int, rng: np.random.Generator) -> Array:
+        width = self.field.width
+        there = self.field.mean(ends.reshape(-1, len(width)) / width) * width
+        still = noise_at(np.zeros((1, len(width))), self.noise)
+        louder = np.sqrt(noise_at(there, self.noise) / still).reshape(*ends.shape[:2], 1)
+        grown = -np.expm1(-self.tail_rate * n_steps)
+        spread = self.tail_spread * np.sqrt(grown) * np.minimum(louder, _LOUDEST)
+        return np.asarray(ends + spread * rng.standard_normal(ends.shape))
+
+
+def ranges_of(paths: Sequence[Array]) -> Array:
+    """Range of each coordinate over all runs, 1 where it is constant."""
+    width = np.ptp(np.concatenate(list(paths)), axis=0)
+    return np.where(width > 0, width, 1.0)
+
+
+def _scales(theta: Array, dim: int) -> tuple[Array, float]:
+    """Return length scales and the variance of ``f``: an amplitude of 1 is a gradient of 1."""
+    amplitude = float(np.exp(2 * theta[dim] + 2 * theta[:dim].mean()))
+    return np.exp(theta[:dim]), amplitude
+
+
+def _covariance(a: Array, b: Array, theta: Array) -> Array:
+    """Covariance of gradients at points (n, dim) and (m, dim): (n dim, m dim).
+
+    ``∂²k/∂a_i∂b_j = k (δ_ij/l_i² − u_i u_j)`` for ``k = s² exp(−½ Σ (a_i − b_i)²/l_i²)`` and
+    ``u_i = (a_i − b_i)/l_i²``.
+    """
+    dim = a.shape[1]
+    lengths, amplitude = _scales(theta, dim)
+    squares = np.zeros((len(a), len(b)))
+    u = np.empty((dim, len(a), len(b)))
+    for i in range(dim):
+        np.subtract.outer(a[:, i], b[:, i], out=u[i])
+        u[i] /= lengths[i]
+        squares += u[i] ** 2
+        u[i] /= lengths[i]
+    kernel = amplitude * np.exp(-0.5 * squares)
+    out = np.empty((len(a), dim, len(b), dim))
+    for i in range(dim):
+        weighted = kernel * u[i]
+        for j in range(dim):
+            out[:, i, :, j] = -weighted * u[j]
+        out[:, i, :, i] += kernel / lengths[i] ** 2
+    return out.reshape(len(a) * dim, len(b) * dim)

@@ -1,0 +1,102 @@
+"""What a forecast leaves open: the draws of a kernel, widened by how far the kernel may be off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgdmc.chain.kernel import JointKernel
+from sgdmc.forecasting.basins import BasinKernel, mix_draws
+from sgdmc.forecasting.gradient import GradientKernel
+from sgdmc.forecasting.var import law_deviations
+
+__all__ = ["predictive_draws"]
+
+Array = NDArray[np.float64]
+
+# Spread of a linear law over that of the draws, at least and at most.
+_SPREADS = (0.75, 10.0)
+# Observed iterates from which a kernel's own forecasts are judged: a run, in all; chains each.
+_A_RUN, _JUDGED, _N_CHAINS = 12, 60, 40
+
+
+def predictive_draws(
+    kernel: Any,
+    starts: Array,
+    samples: Array,
+    *,
+    n_steps: int,
+    seed: int,
+) -> Array:
+    """Add to draws through a kernel what the observed steps leave open about drift and noise.
+
+    Parameters
+    ----------
+    kernel : Forecaster
+    starts : ndarray, shape (n_starts, dim)
+    samples : ndarray, shape (n_starts, n_chains, dim)
+        Draws through the kernel itself; returned as they are for an exact kernel.
+    n_steps, seed : int
+
+    Returns
+    -------
+    ndarray, shape (n_starts, n_chains, dim)
+    """
+    if isinstance(kernel, JointKernel) or n_steps == 0:
+        return samples
+    if isinstance(kernel, GradientKernel):
+        rng = np.random.default_rng([seed, n_steps, 3])
+        return kernel.hedged(starts, n_steps=n_steps, n_chains=samples.shape[1], rng=rng)
+    if isinstance(kernel, BasinKernel):
+        rng = np.random.default_rng([seed, n_steps, 2])
+        n_chains = samples.shape[1]
+        parts = [
+            predictive_draws(
+                part,
+                starts,
+                part.advance(starts, n_steps=n_steps, n_chains=n_chains, rng=rng),
+                n_steps=n_steps,
+                seed=seed + g,
+            )
+            for g, part in enumerate((*kernel.kernels, kernel.field))
+        ]
+        return mix_draws(np.stack(parts), kernel.probabilities(starts), rng)
+    off, factor, spread = law_deviations(
+        kernel.paths,
+        kernel.lag,
+        starts,
+        n_steps=n_steps,
+        n_draws=samples.shape[1],
+        rng=np.random.default_rng([seed, n_steps, 1]),
+    )
+    rng = np.random.default_rng([seed, n_steps, 4])
+    own, middle = samples.std(axis=1), samples.mean(axis=1, keepdims=True)
+    ratio = np.divide(spread, own, out=np.ones_like(own), where=own > 0)
+    wider = np.clip(ratio, *_SPREADS)[:, None] * factor
+    moved = np.abs(middle - starts[:, None]) * _misfit(kernel, n_steps, rng)
+    off = off + moved * rng.standard_normal(samples.shape)
+    return np.asarray(middle + wider * (samples - middle) + off)
+
+
+def _misfit(kernel: Any, n_steps: int, rng: np.random.Generator) -> Array:
+    """By what share of its move a kernel misses observed outcomes beyond their noise: (dim,)."""
+    dim = len(kernel.names)
+    long = [p for p in kernel.paths if len(p) > n_steps]
+    if not long:
+        return np.zeros(dim)
+    each = max(1, min(_A_RUN, _JUDGED // len(long)))
+    pairs = []
+    for path in long[:_JUDGED]:
+        # Early iterates move, late ones do not.
+        at = np.unique(np.geomspace(1, len(path) - n_steps, each).astype(int)) - 1
+        pairs.append(np.stack([path[at], path[at + n_steps]]))
+    before, after = np.concatenate(pairs, axis=1)
+    draws = kernel.advance(before, n_steps=n_steps, n_chains=_N_CHAINS, rng=rng)
+    middle = draws.mean(axis=1)
+    noise = draws.var(axis=1) * (1 + 1 / _N_CHAINS)
+    missed = ((after - middle) ** 2 - noise).sum(axis=0)
+    moves = ((middle - before) ** 2).sum(axis=0)
+    share = np.divide(missed, moves, out=np.zeros(dim), where=moves > 0)
+    return np.asarray(np.sqrt(np.clip(share, 0.0, 1.0)))
