@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from sgdmc.pretrain.network import DigitNetwork, Shape, read_shape
 from sgdmc.pretrain.optimiser import orthogonalise
-from sgdmc.pretrain.train import export_checkpoint, plan_step, pretrain, step_factor
+from sgdmc.pretrain.prior import draw_batch
+from sgdmc.pretrain.train import batch_loss, export_checkpoint, plan_step, pretrain, step_factor
 
 TINY = Shape(width=32, n_layers=2, n_heads=2, hidden=32, max_length=512)
 PROGRAM = """
@@ -75,6 +76,28 @@ def test_the_loss_goes_down(tmp_path):
     assert [line["step"] for line in lines] == [20, 40, 60, 80]
     first, last = (sum(lines[i][k] for k in ("smooth", "descent", "joint")) for i in (0, -1))
     assert last < first - 1.0
+
+
+def test_gradients_of_the_logits_do_not_feel_a_common_shift_in_half_precision():
+    network = DigitNetwork(TINY, seed=3)
+    batch = draw_batch(1, 0, n=4, length=64)
+    with torch.no_grad():
+        # The final norm leaves a direction that all rows share: logits all near -100.
+        network.norm.fill_(0.0)
+        network.norm[0] = 1.0
+        network.norm[1:] = 0.05
+        for table in (network.number, network.other):
+            table[:, 0] = -100.0
+
+    def gradients(half):
+        network.zero_grad()
+        mean, _, _ = batch_loss(network.forward, network.losses, batch, device="cpu", half=half)
+        torch.autograd.backward(mean)
+        return mean.detach(), network.other.grad[:, 1:].flatten().clone()
+
+    (exact, whole), (rounded, half) = gradients(False), gradients(True)
+    assert abs(rounded - exact) < 0.01 * abs(exact)
+    assert torch.cosine_similarity(half, whole, dim=0) > 0.98
 
 
 def test_schedule():

@@ -32,8 +32,7 @@ __all__ = ["Plan", "export", "export_checkpoint", "pretrain"]
 DECAY = 0.4
 # Step sizes after `start`, beside those of a run from scratch; they fall to zero from the first
 # step, without weight decay. A fifth, held for 2000 steps with decay, lost all that was gained:
-# matrices shrank by 15%, and attention that counts lost its edge. A fifth, falling, without decay
-# let the mass off the states grow from .2% to 2% in 2900 steps, and with it the loss.
+# matrices shrank by 15%, and attention that counts lost its edge.
 GENTLE = 0.1
 WEIGHT_DECAY = 0.02
 QUERY_WEIGHT = 3.0
@@ -127,7 +126,7 @@ def batch_loss(
     batch : Batch
     device : str
     half : bool
-        Compute in bfloat16 where that is safe.
+        Compute in bfloat16, but for the logits.
 
     Returns
     -------
@@ -156,9 +155,12 @@ def batch_loss(
             query_positions=prefix + order,
             query_mask=mask,
         )
-        width = hidden.shape[-1]
-        each = losses(hidden.reshape(-1, width), targets.flatten(0, 1), weights.flatten(0, 1))
-    each = each.float().view(n, length + n_query)
+    # Logits may carry a common shift of a hundred, where bfloat16 resolves half a nat: their
+    # gradients are then wrong, and the shift grows.
+    with torch.autocast(device.split(":")[0], enabled=False):
+        flat = hidden.float().reshape(-1, hidden.shape[-1])
+        each = losses(flat, targets.flatten(0, 1), weights.flatten(0, 1))
+    each = each.view(n, length + n_query)
     dense, query = each[:, :length], each[:, length:]
     w, qw = put(batch.loss), QUERY_WEIGHT * put(batch.q_loss)
     mean = ((w * dense).sum() + (qw * query).sum()) / (w.sum() + qw.sum())
@@ -284,8 +286,8 @@ def pretrain(
     batch_tokens : int, default 8192
         Tokens a batch.
     half : bool, optional
-        Matrix products in bfloat16, but for contexts above 512 tokens; by default on GPU, and on
-        CPU when ``compiled``.
+        Matrix products in bfloat16, but for logits and contexts above 512 tokens; by default on
+        GPU, and on CPU when ``compiled``.
     compiled : bool, optional
         Compile the network with ``torch.compile`` (about 40% faster after a minute or two); by
         default where there is a C++ compiler and the budget is ten minutes or more.
