@@ -26,7 +26,7 @@ _SHARE_OF_RANGE = 0.05
 # Draws of the field a start.
 _N_DRAWS = 12
 # A draw that ends farther than this from every tail, in ranges and in spreads of the tail, is lost.
-_LOST, _LOST_SPREADS = 0.15, 4.0
+_LOST, _LOST_SPREADS = 0.35, 4.0
 # Power of the probabilities in draws from the law.
 _SHARPENED = 4.0
 

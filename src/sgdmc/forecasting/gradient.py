@@ -9,7 +9,7 @@ zero: SGD stays where it is until something is known.
 References
 ----------
 .. [1] E. Solak, R. Murray-Smith, W. E. Leithead, D. J. Leith, C. E. Rasmussen, "Derivative
-   observations in Gaussian process models of dynamic systems", NeurIPS 15, 2003.
+   observations in Gaussian process models of dynamic systems", NeurIPS 15, 2002.
 """
 
 from __future__ import annotations

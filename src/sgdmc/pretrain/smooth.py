@@ -10,11 +10,15 @@ one that is sampled by strata. Compiled with numba.
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numba import njit
 
 __all__ = ["draw_noise_table", "query_value", "simulate_smooth"]
+
+_BELL = np.array([NormalDist().inv_cdf((i + 0.5) / 2000) for i in range(2000)])
+_BELL /= _BELL.std()
 
 
 @njit(cache=True)
@@ -23,11 +27,8 @@ def draw_noise_table(size):
     z = np.empty(size)
     u = np.random.random()
     if u < 0.3:
-        # Mean order statistics: the bell itself, not a sample of it.
-        z[:] = 0.0
-        for _ in range(8):
-            z += np.sort(np.random.normal(0.0, 1.0, size))
-    elif u < 0.45:
+        return _BELL.copy()
+    if u < 0.45:
         for i in range(size):
             z[i] = np.random.normal()
     elif u < 0.6:
@@ -82,12 +83,14 @@ def _mean(x, kind, a, w, phase, b):
 
 
 @njit(cache=True)
-def _scale(x, kind, s, b):
+def _scale(x, kind, s, b, w, phase):
     if kind == 0:
         return s
     if kind == 1:
         return s * (0.1 + abs(1.0 + b * x))
-    return s * math.exp(min(max(b * x, -4.0), 4.0))
+    if kind == 2:
+        return s * math.exp(min(max(b * x, -4.0), 4.0))
+    return s * math.exp(b * math.sin(w[0] * x + phase[0]))
 
 
 @njit(cache=True)
@@ -138,19 +141,36 @@ def simulate_smooth(n_steps, n_draws, starts, n_queries):
         s_b = np.random.normal()
         spread = math.exp(np.random.uniform(math.log(0.1), math.log(4.0)))
         burn = 60 if np.random.random() < 0.5 else 0
+        if np.random.random() < 0.4:
+            # The plain case: a line or two wells, and the bell, of one width or a smooth one.
+            table = _BELL.copy()
+            s = math.exp(np.random.uniform(math.log(0.02), math.log(0.7)))
+            spread = math.exp(np.random.uniform(math.log(0.3), math.log(2.0)))
+            kind = 0 if np.random.random() < 0.5 else 1
+            width = 1.0
+            if kind == 0:
+                a[0] = np.random.uniform(-0.2, 1.0)
+                if np.random.random() < 0.3:
+                    a[0] = 1.0 - math.exp(np.random.uniform(math.log(0.005), 0.0))
+                width = max(0.3 * spread, s / math.sqrt(1.0 - a[0] ** 2 + 1e-6))
+            else:
+                a[0] = math.exp(np.random.uniform(math.log(0.015), math.log(0.7)))
+            s_kind = 0 if np.random.random() < 0.5 else np.random.randint(1, 4)
+            s_b = np.random.normal() / (1.0 if s_kind == 3 else width)
+            w[0] /= width
         x = 0.0
         ok = True
         for t in range(n_steps):
             if starts[t]:
                 x = spread * np.random.normal()
                 for _ in range(burn):
-                    x = _mean(x, kind, a, w, phase, b) + _scale(x, s_kind, s, s_b) * _quantile(
-                        table, np.random.random()
-                    )
+                    x = _mean(x, kind, a, w, phase, b) + _scale(
+                        x, s_kind, s, s_b, w, phase
+                    ) * _quantile(table, np.random.random())
                     x = min(max(x, -1e6), 1e6)
             path[t] = x
             mean = _mean(x, kind, a, w, phase, b)
-            scale = _scale(x, s_kind, s, s_b)
+            scale = _scale(x, s_kind, s, s_b, w, phase)
             for k in range(n_draws):
                 draws[t, k] = mean + scale * _quantile(table, (k + np.random.random()) / n_draws)
             x = mean + scale * _quantile(table, np.random.random())
@@ -164,7 +184,7 @@ def simulate_smooth(n_steps, n_draws, starts, n_queries):
         x = query_value(path, low, high)
         query[q] = x
         mean = _mean(x, kind, a, w, phase, b)
-        scale = _scale(x, s_kind, s, s_b)
+        scale = _scale(x, s_kind, s, s_b, w, phase)
         for k in range(n_draws):
             u = (k + np.random.random()) / n_draws
             query_draws[q, k] = mean + scale * _quantile(table, u)

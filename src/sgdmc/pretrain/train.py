@@ -33,7 +33,7 @@ DECAY = 0.4
 # Step sizes after `start`, beside those of a run from scratch; they fall to zero from the first
 # step, without weight decay. A fifth, held for 2000 steps with decay, lost all that was gained:
 # matrices shrank by 15%, and attention that counts lost its edge.
-GENTLE = 0.1
+GENTLE = 0.2
 WEIGHT_DECAY = 0.02
 QUERY_WEIGHT = 3.0
 
@@ -75,13 +75,13 @@ def plan_step(
     parts = []
     for part in range(1 if progress < 0.45 else 2):
         u = float(np.random.default_rng([seed, step, part]).random())
-        length = 256 if u < 0.56 else (512 if u < 0.80 else (1024 if u < 0.93 else 2048))
+        length = 256 if u < 0.54 else (512 if u < 0.76 else (1024 if u < 0.92 else 2048))
         if progress < 0.25:
             length = 256 if progress < 0.08 or u < 0.7 else 512
         length = min(length, tokens, longest)
         mixture = early if progress < 0.15 else Mixture()
         if length >= 1024:
-            mixture = Mixture(chain=0.45, smooth=0.15, descent=0.25, joint=0.15)
+            mixture = Mixture(chain=0.55, smooth=0.13, descent=0.20, joint=0.12)
         parts.append(Plan(tokens // length, length, mixture))
     return parts
 
@@ -89,7 +89,7 @@ def plan_step(
 def step_factor(progress: float, step: int, *, gentle: bool = False) -> float:
     """Return the factor of the step sizes: warm-up over 50 steps, constant, linear decay.
 
-    Where training goes on from a model (``gentle``) it is a tenth, and decays from the first step.
+    Where training goes on from a model (``gentle``) it is a fifth, and decays from the first step.
     """
     left = max(1.0 - progress, 0.0)
     return min(1.0, (step + 1) / 50) * (GENTLE * left if gentle else min(1.0, left / DECAY))
@@ -278,7 +278,7 @@ def pretrain(
         Go on from ``out/checkpoint.pt`` if there is one.
     start : path, optional
         Folder of a model that an earlier run of this function made; training goes on from its
-        weights, with the batches and lengths of the later part of the schedule, a tenth of the
+        weights, with the batches and lengths of the later part of the schedule, a fifth of the
         step sizes, which decay from the first step, and no weight decay.
     seed : int
     shape : Shape, optional
