@@ -1,10 +1,10 @@
-"""Runs that end in different places: grouped, mixed by their votes, and honest between them."""
+"""Runs that end in different places: grouped, told apart by the field, honest between them."""
 
 import numpy as np
 import pytest
 
 from sgdmc import LeastSquares, estimate_kernel, forecast, run_sgd
-from sgdmc.forecasting.basins import BasinKernel, group_by_tail
+from sgdmc.forecasting.basins import BasinKernel, ascent_from_limits, group_by_tail
 from sgdmc.sgd.run import Run
 
 
@@ -39,7 +39,21 @@ def test_a_line_of_minimisers_is_one_law():
     run = run_sgd(problem, starts, step_size=0.05, n_steps=500, rng=1)
     ends = np.stack([p[-1] for p in run.paths])
     assert np.ptp(ends, axis=0).max() > 1.0  # limits differ
-    assert group_by_tail(run.paths, lag=25).tolist() == [0] * 5
+    assert group_by_tail(run.paths).tolist() == [0] * 5
+    # Three runs that were cut off early are no basins either.
+    assert group_by_tail([p[:40] for p in run.paths[:3]]).tolist() == [0] * 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_runs_of_a_convex_loss_never_go_away_from_a_limit(seed):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(60, 2)) * [1.0, 0.3]
+    noisy = LeastSquares(features, features @ [1.0, 2.0] + 0.5 * rng.normal(size=60))
+    run = run_sgd(noisy, rng.uniform(-4, 4, (4, 2)), step_size=0.02, n_steps=300, rng=seed)
+    # As if every run had a limit of its own.
+    assert ascent_from_limits(run.paths, np.arange(4)) < 2.5
+    wells = _two_wells(STARTS, seed=seed)
+    assert ascent_from_limits(wells, np.array([0, 1, 1, 0, 1])) > 5
 
 
 def test_basins_are_told_apart_from_starts_and_forecast_as_a_whole():

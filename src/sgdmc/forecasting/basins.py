@@ -7,6 +7,7 @@ the probability that the gradient's field, as the runs leave it open, takes it t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -15,14 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgdmc.forecasting.gradient import GradientKernel, ranges_of, tail_of
-from sgdmc.forecasting.var import lagged_pairs, var1_fit
 
-__all__ = ["BasinKernel", "group_by_tail", "mix_draws"]
+__all__ = ["BasinKernel", "ascent_from_limits", "group_by_tail", "mix_draws"]
 
 Array = NDArray[np.float64]
 
 _APART = 8.0
 _SHARE_OF_RANGE = 0.05
+# Standard errors by which a run must go away from another's limit.
+_NOT_CONVEX = 3.5
+# Stretches of a run in that test, and the steps beside them from which their noise is taken.
+_STRETCHES, _WINDOW = 16, 10
 # Draws of the field a start.
 _N_DRAWS = 12
 # A draw that ends farther than this from every tail, in ranges and in spreads of the tail, is lost.
@@ -31,21 +35,18 @@ _LOST, _LOST_SPREADS = 0.35, 4.0
 _SHARPENED = 4.0
 
 
-def group_by_tail(paths: Sequence[Array], *, lag: int = 1) -> NDArray[np.int64]:
-    """Group runs whose last fifths lie together.
+def group_by_tail(paths: Sequence[Array]) -> NDArray[np.int64]:
+    """Group runs whose last fifths lie together, where the loss is not convex.
 
     Two runs belong together if, in some chain of runs, the means of neighbours' tails differ by
     less than eight times the tails' own spread, or a twentieth of the range, in every coordinate.
-    All runs are one group where there are more groups than three and than half of the runs:
-    limits that differ from run to run are a continuum, as on a line of minimisers, and not basins;
-    and where one linear law explains the steps of all runs as well as one law a group does, by the
-    Bayesian information criterion.
+    Limits that differ are basins only if some run goes away from another's limit: all runs are one
+    group where :func:`ascent_from_limits` is below 3.5 (a line of minimisers, or runs that were
+    cut off), and where there are more groups than three and than half of the runs.
 
     Parameters
     ----------
     paths : sequence of ndarray, each (T_c, dim)
-    lag : int
-        Steps of a kernel step.
 
     Returns
     -------
@@ -63,30 +64,52 @@ def group_by_tail(paths: Sequence[Array], *, lag: int = 1) -> NDArray[np.int64]:
     for _ in range(len(tails)):
         labels = np.array([labels[row].min() for row in near])
     labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    few = int(labels.max()) + 1 <= max(3, len(tails) // 2)
-    if few and _laws_differ([p / width for p in paths], labels, lag):
+    few = 1 < int(labels.max()) + 1 <= max(3, len(tails) // 2)
+    if few and ascent_from_limits(paths, labels) > _NOT_CONVEX:
         return labels
     return np.zeros(len(tails), dtype=np.int64)
 
 
-def _laws_differ(paths: Sequence[Array], labels: NDArray[np.int64], lag: int) -> bool:
-    """Whether a linear law for each group explains the steps better than one, by BIC."""
-    dim = paths[0].shape[1]
+def ascent_from_limits(paths: Sequence[Array], labels: NDArray[np.int64]) -> float:
+    """How clearly some run moves away from where a run of another group ended.
 
-    def score(members: NDArray[np.int64]) -> tuple[float, float]:
-        before, after = lagged_pairs([paths[k] for k in members], lag)
-        law = var1_fit(before, after, lag=lag)
-        # Errors below a thousandth of the range are below the bins: they must not decide.
-        variance = (law.residuals**2).mean(axis=0) + 1e-6
-        n = len(before) / lag
-        return -0.5 * n * float(np.log(variance).sum()), n
+    Gradients of a convex function are monotone, ``(∇f(x) − ∇f(y))·(x − y) ≥ 0``: seen from the
+    tail of any run, the mean steps of all others, less that of the tail, lead nearer.
 
-    long = np.array([k for k, p in enumerate(paths) if len(p) > lag])
-    whole, n = score(long)
-    parts = [long[labels[long] == g] for g in range(int(labels.max()) + 1)]
-    separate = sum(score(part)[0] for part in parts if len(part))
-    extra = (len(parts) - 1) * dim * (dim + 1)
-    return bool(separate - whole > 0.5 * extra * np.log(max(n, 2.0)))
+    Parameters
+    ----------
+    paths : sequence of ndarray, each (T_c, dim)
+        Of iterates whose mean step is minus a gradient times the step size.
+    labels : ndarray of int, shape (n_runs,)
+        Only runs of different groups are compared.
+
+    Returns
+    -------
+    float
+        The largest statistic over all stretches of runs: in standard errors, at least 0. Below 2
+        for convex losses, as their true values are negative.
+    """
+    clearest = 0.0
+    for path, label in zip(paths, labels, strict=True):
+        tail = tail_of(path)
+        limit, steps = tail.mean(axis=0), len(tail) - 1
+        rest, doubt = (tail[-1] - tail[0]) / steps, _covariance(tail) / steps
+        for other in (p for p, own in zip(paths, labels, strict=True) if own != label):
+            edges = np.unique(np.geomspace(1, len(other), _STRETCHES + 1).astype(int) - 1)
+            for a, b in itertools.pairwise(edges):
+                away = other[a:b].mean(axis=0) - limit
+                noise = _covariance(other[max(0, a - _WINDOW) : b + _WINDOW]) / (b - a)
+                ascent = float(((other[b] - other[a]) / (b - a) - rest) @ away)
+                variance = float(away @ (noise + doubt) @ away)
+                clearest = max(clearest, ascent / np.sqrt(variance + 1e-300))
+    return clearest
+
+
+def _covariance(path: Array) -> Array:
+    """Covariance of the steps of a stretch."""
+    steps = np.diff(path, axis=0)
+    steps = steps - steps.mean(axis=0)
+    return np.asarray(steps.T @ steps / max(len(steps) - 1, 1))
 
 
 @final

@@ -166,7 +166,7 @@ def estimate_kernel(
     if method in STEPPED:
         return stepped_kernel(paths, method=method, lag=n_lag, names=run.names, notes=(why_lag,))
     if coupling == "auto" and basis is None and len(paths) > 1:
-        labels = group_by_tail(paths, lag=n_lag)
+        labels = group_by_tail(paths)
         if labels.max() > 0:
             groups = [
                 Run.from_paths([paths[k] for k in np.flatnonzero(labels == g)], names=run.names)
