@@ -79,6 +79,16 @@ def test_lag_reaches_a_few_bins_and_leaves_enough_steps():
     assert choose_lag(Run.from_array([1.0, 1.0]), digits=3)[0] == 1
 
 
+def test_runs_that_came_to_rest_take_longer_steps():
+    falling = 3.0 * 0.95 ** np.arange(801)
+    noisy = falling + 0.01 * np.random.default_rng(0).normal(size=801)
+    assert choose_lag(Run.from_array(falling), digits=3)[0] == 200
+    assert choose_lag(Run.from_array(noisy), digits=3)[0] == 80
+    # One run that still moves is enough.
+    both = Run.from_paths([falling[:, None], noisy[:, None]], names=("x",))
+    assert choose_lag(both, digits=3)[0] == 80
+
+
 @pytest.mark.parametrize("method", list(STEPPED))
 def test_stepped_kernels_forecast_a_rotated_quadratic(method):
     paths = tuple(quadratic_path(seed=s, start=p) for s, p in enumerate([(3, 2), (-3, 2), (2, -3)]))

@@ -8,6 +8,7 @@ Both call for few, long kernel steps; transients and the number of observed tran
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgdmc.sgd.run import Run
 
@@ -16,6 +17,9 @@ __all__ = ["choose_lag"]
 _MIN_BINS = 3.0
 _KERNEL_STEPS = 12
 _MIN_KERNEL_STEPS = 8
+# The same where the runs have come to rest: where their tails span less than so many bins.
+_AT_REST = (4, 3)
+_REST = 0.05
 
 
 def choose_lag(run: Run, *, digits: int, horizon: int | None = None) -> tuple[int, str]:
@@ -23,7 +27,8 @@ def choose_lag(run: Run, *, digits: int, horizon: int | None = None) -> tuple[in
 
     The smallest lag at which the root-mean-square displacement of the slowest coordinate reaches
     three bins, raised so that the horizon is about 12 kernel steps away, and bounded so that it
-    stays at least 8 away.
+    stays at least 8 away. Runs that came to rest, as those of a loss without noise do, have no law
+    of their limit to lose: 4 and 3 kernel steps.
 
     Parameters
     ----------
@@ -48,10 +53,11 @@ def choose_lag(run: Run, *, digits: int, horizon: int | None = None) -> tuple[in
     """
     steps = int(run.lengths.max()) - 1
     ahead = steps if horizon is None else max(1, horizon)
-    longest = max(1, min(ahead, int(run.lengths.max()) - 1) // _MIN_KERNEL_STEPS)
-    wanted = max(1, round(ahead / _KERNEL_STEPS))
     width = run.range / (0.7 * 10**digits)
     moving = width > 0
+    usual, fewest = _AT_REST if _rests(run, width) else (_KERNEL_STEPS, _MIN_KERNEL_STEPS)
+    longest = max(1, min(ahead, steps) // fewest)
+    wanted = max(1, round(ahead / usual))
     lag = min(wanted, longest)
     while lag < longest and moving.any():
         gaps = np.concatenate([p[lag:] - p[:-lag] for p in run.paths if len(p) > lag])
@@ -64,6 +70,12 @@ def choose_lag(run: Run, *, digits: int, horizon: int | None = None) -> tuple[in
         f"lag {lag}: one kernel step stands for {lag} SGD steps, so that {ahead} steps are "
         f"{ahead / lag:.3g} kernel steps away"
     )
+
+
+def _rests(run: Run, width: NDArray[np.float64]) -> bool:
+    """Whether the last fifth of every run moves by far less than a bin, in all."""
+    tails = [p[len(p) - max(2, len(p) // 5) :] for p in run.paths]
+    return all((np.ptp(tail, axis=0) <= _REST * width).all() for tail in tails)
 
 
 def _dividing(ahead: int, lag: int, longest: int) -> int:
