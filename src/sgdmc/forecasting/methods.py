@@ -1,0 +1,175 @@
+"""What the benchmark compares: every method as a function of one task's evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgdmc.forecasting.estimate import complete_kernel, estimate_kernel, recalibrate_kernel
+from sgdmc.forecasting.exact import exact_kernel
+from sgdmc.forecasting.families import Task
+from sgdmc.forecasting.forecast import Forecaster
+from sgdmc.sgd.problems import LeastSquares
+from sgdmc.sgd.run import Run
+
+__all__ = ["METHODS", "Bench"]
+
+Array = NDArray[np.float64]
+
+# Families in which couplings are compared: a reading of each costs as much as all other methods.
+_COUPLED = ("F4", "F5")
+
+
+@dataclass
+class Bench:
+    """One task's evidence, and the kernels that several methods share."""
+
+    task: Task
+    run: Run
+    starts: Array
+    horizon: int
+    model: str
+    kernels: dict[tuple[Any, str], Any] = field(default_factory=dict)
+
+    def estimate(self, method: str, coupling: str = "auto") -> Any:
+        """Estimate a kernel, rows as they are, once for each method and coupling."""
+        key = (method, coupling)
+        if key not in self.kernels:
+            kernel = estimate_kernel(
+                self.run,
+                method=method,
+                model=self.model,
+                coupling=coupling,  # type: ignore[arg-type]
+                completion="probe" if method == "llm" else None,
+                recalibrate=False,
+                cover=self.starts,
+                horizon=self.horizon,
+            )
+            # "auto" is often one of the others, and need not be read again under that name.
+            self.kernels[key] = self.kernels[method, kernel.coupling] = kernel
+        return self.kernels[key]
+
+    def filled(
+        self, method: str, coupling: str, completion: str, *, held: bool = True
+    ) -> Forecaster:
+        """Return the same kernel held to the observed steps, its unvisited rows filled."""
+        kernel = self.estimate(method, coupling)
+        if method == "llm" and held:
+            kernel = self._once((id(kernel), "held"), lambda: recalibrate_kernel(kernel))
+        if completion == "probe":
+            return cast(Forecaster, kernel)
+        return cast(
+            Forecaster,
+            self._once(
+                (id(kernel), completion), lambda: complete_kernel(kernel, completion=completion)
+            ),
+        )
+
+    def _once(self, key: tuple[Any, str], make: Callable[[], Any]) -> Any:
+        """Make a kernel that several methods share; estimates live as long as this does."""
+        if key not in self.kernels:
+            self.kernels[key] = make()
+        return self.kernels[key]
+
+
+def _blocks(method: str, coupling: str, completion: str) -> Callable[[Bench], Forecaster]:
+    return lambda bench: bench.filled(method, coupling, completion)
+
+
+def _coupled(coupling: str, completion: str) -> Callable[[Bench], Forecaster | None]:
+    """Make another coupling than "auto", in the families where couplings are compared."""
+
+    def forecaster(bench: Bench) -> Forecaster | None:
+        if bench.task.family not in _COUPLED:
+            return None
+        return bench.filled("llm", coupling, completion)
+
+    return forecaster
+
+
+def _turned(basis: Callable[[Task], Any]) -> Callable[[Bench], Forecaster | None]:
+    """Make a kernel in given directions, for rotated quadratics."""
+
+    def forecaster(bench: Bench) -> Forecaster | None:
+        if bench.task.family != "F5":
+            return None
+        return estimate_kernel(
+            bench.run,
+            method="llm",
+            model=bench.model,
+            basis=basis(bench.task),
+            cover=bench.starts,
+            horizon=bench.horizon,
+        )
+
+    return forecaster
+
+
+def _hessian_basis(task: Task) -> Array:
+    features = np.asarray(cast(LeastSquares, task.problem).X)
+    return np.asarray(np.linalg.eigh(features.T @ features)[1])
+
+
+def _as_it_is(method: str) -> Callable[[Bench], Forecaster]:
+    return lambda bench: bench.estimate(method)
+
+
+def _joint(held: bool) -> Callable[[Bench], Forecaster | None]:
+    def forecaster(bench: Bench) -> Forecaster | None:
+        if bench.task.family != "F5" or len(bench.run.paths) == 1:
+            return None
+        return estimate_kernel(
+            bench.run,
+            method="llm",
+            model=bench.model,
+            coupling="joint",
+            recalibrate=held,
+            cover=bench.starts,
+            horizon=bench.horizon,
+        )
+
+    return forecaster
+
+
+def _exact(bench: Bench) -> Forecaster | None:
+    if bench.task.problem.dim != 2:
+        return None
+    lag = bench.estimate("llm").lag if ("llm", "auto") in bench.kernels else 20
+    return exact_kernel(
+        bench.task.problem,
+        bench.run,
+        step_size=bench.task.step_size,
+        batch_size=bench.task.batch_size,
+        lag=lag,
+        points_per_cell=4,
+        cover=bench.starts,
+    )
+
+
+METHODS: dict[str, Callable[[Bench], Forecaster | None]] = {
+    "LLM": _blocks("llm", "auto", "barycenter"),
+    "LLM, as read": lambda bench: bench.filled("llm", "auto", "barycenter", held=False),
+    **{
+        f"LLM blocks, {c}": _coupled("blocks", c)
+        for c in ("barycenter", "increments", "quantiles", "nearest", "probe")
+    },
+    **{f"LLM rotated, {c}": _coupled("rotated", c) for c in ("barycenter", "probe")},
+    "LLM rotated by PCA": _turned(lambda task: "pca"),
+    "LLM rotated by the true Hessian": _turned(_hessian_basis),
+    **{
+        f"{m}, {c}": _blocks(m, "auto", c)
+        for m, c in (
+            ("counts", "barycenter"),
+            ("dirichlet", "barycenter"),
+            ("dirichlet", "increments"),
+        )
+    },
+    **{m: _as_it_is(m) for m in ("ar1", "ar1-kde", "var1", "knn", "local-linear", "gradient-gp")},
+    "LLM joint": _joint(held=True),
+    "LLM joint, as read": _joint(held=False),
+    "exact kernel": _exact,
+}
