@@ -82,7 +82,7 @@ def llm_table(content: dict[str, Any]) -> str:
 
 def skill_table(content: dict[str, Any]) -> str:
     """One row a family and number of runs: skills at the last horizon, best trivial forecast."""
-    shown = ("LLM", "LLM, as read", "dirichlet, barycenter", "var1", "local-linear")
+    shown = ("LLM", "LLM, as read", "dirichlet, barycenter", "var1", "local-linear", "gradient-gp")
     lines = [
         "| family | runs | steps ahead | best trivial | its W1/range | "
         + " | ".join(f"skill: {name}" for name in shown)

@@ -105,7 +105,7 @@ def test_schedule():
     assert step_factor(0.3, 1000) == 1.0
     assert step_factor(0.8, 1000) == pytest.approx(0.5)
     assert step_factor(1.0, 1000) == 0.0
-    assert step_factor(0.5, 1000, gentle=True) == pytest.approx(0.05)
+    assert step_factor(0.5, 1000, gentle=True) == pytest.approx(0.1)
     sizes = [
         sum(part.n * part.length for part in plan_step(0, 5, progress, batch_tokens=8192))
         for progress in (0.0, 0.1, 0.3, 0.9)
