@@ -2,14 +2,14 @@
 
 With one step size the mean of a step is ``−γ∇f(θ)``, and the field of a gradient has no curl: how
 the first coordinate's step changes with the second is how the second's changes with the first. A
-Gaussian process on ``f`` [1]_ carries that over to its gradient, so that runs which passed on
+Gaussian process on ``f`` carries that over to its gradient, so that runs which passed on
 either side tell where a ridge between two basins lies. Far from every run its field goes back to
 zero: SGD stays where it is until something is known.
 
 References
 ----------
-.. [1] E. Solak, R. Murray-Smith, W. E. Leithead, D. J. Leith, C. E. Rasmussen, "Derivative
-   observations in Gaussian process models of dynamic systems", NeurIPS 15, 2002.
+E. Solak, R. Murray-Smith, W. E. Leithead, D. J. Leith, C. E. Rasmussen: Derivative observations in
+Gaussian process models of dynamic systems. NeurIPS 15 (2002).
 """
 
 from __future__ import annotations
