@@ -6,10 +6,8 @@ Gaussian process on ``f`` carries that over to its gradient, so that runs which 
 either side tell where a ridge between two basins lies. Far from every run its field goes back to
 zero: SGD stays where it is until something is known.
 
-References
-----------
-E. Solak, R. Murray-Smith, W. E. Leithead, D. J. Leith, C. E. Rasmussen: Derivative observations in
-Gaussian process models of dynamic systems. NeurIPS 15 (2002).
+The covariance is that of E. Solak, R. Murray-Smith, W. E. Leithead, D. J. Leith, C. E. Rasmussen:
+Derivative observations in Gaussian process models of dynamic systems. NeurIPS 15 (2002).
 """
 
 from __future__ import annotations
