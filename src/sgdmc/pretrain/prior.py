@@ -32,10 +32,10 @@ N_DRAWS = 16
 class Mixture:
     """Shares of the families among the sequences of a batch; they sum to one."""
 
-    chain: float = 0.18
-    smooth: float = 0.31
-    descent: float = 0.36
-    joint: float = 0.15
+    chain: float = 0.16
+    smooth: float = 0.36
+    descent: float = 0.37
+    joint: float = 0.11
 
     def as_array(self) -> NDArray[np.float64]:
         """Return the shares as an array (4,)."""
@@ -163,7 +163,7 @@ def _fill_series(
     for q in range(n_query):
         if i == n_query:
             break
-        longest = min(length, 80) if np.random.random() < 0.3 else length
+        longest = min(length, 110) if np.random.random() < 0.45 else length
         prefix = np.random.randint(2, longest + 1)
         opens = i + 1 < n_query and tokens[prefix - 1] != BREAK and np.random.random() < 0.5
         if opens:
