@@ -79,11 +79,11 @@ def text(n: int) -> Iterator[Row]:
         lambda: backend("numpy").write_digits(states, 3, 1),
         lambda: grid.to_text(states),
     )
-    piece, out = written[: 4 * len(part)], np.empty(n, np.int16)
+    piece, out, theirs = written[: 4 * len(part)], np.empty(n, np.int16), np.empty(n, np.int16)
     yield from compare(
         f"parsing {n:.0e} states from text into a given buffer",
         lambda: np.array([int(s) for s in piece.split(",")[:-1]], dtype=np.int16),
-        lambda: backend("numpy").parse_digits(written, 3, 1, np.empty_like(out)),
+        lambda: backend("numpy").parse_digits(written, 3, 1, theirs),
         lambda: grid.from_text(written, out=out),
     )
     assert np.array_equal(out, states)

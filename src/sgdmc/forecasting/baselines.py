@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sgdmc.forecasting.paths import ranges_of, tail_of
+
 __all__ = ["TRIVIAL", "trivial_forecasts"]
 
 Paths = Sequence[NDArray[np.float64]]
 Array = NDArray[np.float64]
-
-_TAIL_SHARE = 0.2
 
 
 def stays(
@@ -30,7 +30,7 @@ def tail_of_run(
     paths: Paths, starts: Array, n_steps: int, n_chains: int, rng: np.random.Generator
 ) -> Array:
     """Every start ends like the last fifth of the observed runs."""
-    pool = np.concatenate([_tail(p) for p in paths])
+    pool = np.concatenate([tail_of(p, at_least=1) for p in paths])
     return pool[rng.integers(len(pool), size=(len(starts), n_chains))]
 
 
@@ -38,12 +38,12 @@ def tail_of_nearest_run(
     paths: Paths, starts: Array, n_steps: int, n_chains: int, rng: np.random.Generator
 ) -> Array:
     """Each start ends like the run that began nearest to it."""
-    scale = _scale(paths)
+    scale = ranges_of(paths)
     begins = np.stack([p[0] for p in paths])
     out = np.empty((len(starts), n_chains, starts.shape[1]))
     for a, start in enumerate(starts):
         nearest = int(np.argmin((((begins - start) / scale) ** 2).sum(axis=1)))
-        pool = _tail(paths[nearest])
+        pool = tail_of(paths[nearest], at_least=1)
         out[a] = pool[rng.integers(len(pool), size=n_chains)]
     return out
 
@@ -56,7 +56,7 @@ def analogue(
     Its law is the observed path around the horizon after that iterate (a window of a tenth of the
     horizon on both sides); a path that ends earlier counts with its tail.
     """
-    scale = _scale(paths)
+    scale = ranges_of(paths)
     where = [(c, t) for c, p in enumerate(paths) for t in range(len(p))]
     values = np.concatenate(list(paths))
     out = np.empty((len(starts), n_chains, starts.shape[1]))
@@ -67,7 +67,7 @@ def analogue(
         centre = t + n_steps
         pool = path[max(0, centre - half) : centre + half + 1] if n_steps else start[None]
         if centre >= len(path):
-            pool = _tail(path)
+            pool = tail_of(path, at_least=1)
         out[a] = pool[rng.integers(len(pool), size=n_chains)]
     return out
 
@@ -143,13 +143,3 @@ def trivial_forecasts(
     if not paths:
         raise ValueError("paths must hold at least one observed run; got none. Pass run=.")
     return {name: f(paths, starts, n_steps, n_chains, rng) for name, f in TRIVIAL.items()}
-
-
-def _tail(path: Array) -> Array:
-    return path[len(path) - max(1, round(_TAIL_SHARE * len(path))) :]
-
-
-def _scale(paths: Paths) -> Array:
-    values = np.concatenate(list(paths))
-    width = np.ptp(values, axis=0)
-    return np.where(width > 0, width, 1.0)

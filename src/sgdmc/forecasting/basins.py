@@ -15,7 +15,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from sgdmc.forecasting.gradient import GradientKernel, ranges_of, tail_of
+from sgdmc.forecasting.gradient import GradientKernel
+from sgdmc.forecasting.paths import ranges_of, tail_of
 
 __all__ = ["BasinKernel", "ascent_from_limits", "group_by_tail", "mix_draws"]
 

@@ -54,7 +54,7 @@ class Forecast:
 
     Attributes
     ----------
-    kernel : Kernel, JointKernel or SteppedKernel
+    kernel : Kernel, JointKernel, SteppedKernel, GradientKernel or BasinKernel
         What the forecast was made with.
     starts : ndarray, shape (n_starts, dim)
     n_steps : int

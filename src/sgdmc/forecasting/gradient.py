@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from sgdmc.forecasting.paths import ranges_of, tail_of
 from sgdmc.forecasting.var import noise_at, noise_line
 
-__all__ = ["GradientField", "GradientKernel", "tail_of"]
+__all__ = ["GradientField", "GradientKernel"]
 
 Array = NDArray[np.float64]
 
-_TAIL_SHARE = 0.2
 # Stretches of a run whose mean step is one observation, and of all runs together.
 _STRETCHES = (8, 24)
 _MAX_STRETCHES = 300
@@ -41,11 +41,6 @@ _STEPS = 40
 _LOUDEST = 10.0
 # Farthest move of a step of the flow, in ranges.
 _FARTHEST = 0.06
-
-
-def tail_of(path: Array) -> Array:
-    """Return the last fifth of a run, two iterates at least."""
-    return path[len(path) - max(2, round(_TAIL_SHARE * len(path))) :]
 
 
 @dataclass(frozen=True)
@@ -96,8 +91,8 @@ class GradientField:
     ----------
     width : ndarray, shape (dim,)
         Ranges of the runs: points are divided by them.
-    points : ndarray, shape (k, dim)
-        Where steps were observed, in ranges.
+    seen : stretches of the runs
+        Where steps were observed, which, and how noisy, in ranges.
     scale : float
         Unit of the gradients.
     parameters : ndarray, shape (dim + 2,)
@@ -108,7 +103,7 @@ class GradientField:
     """
 
     width: Array
-    points: Array
+    seen: _Stretches
     scale: float
     parameters: Array
     factor: Array
@@ -162,17 +157,17 @@ class GradientField:
         )
         factor = cholesky(covariance(found.x), lower=True)
         solved = cho_solve((factor, True), observed)
-        return cls(width, seen.points, scale, found.x, factor, solved)
+        return cls(width, seen, scale, found.x, factor, solved)
 
     def mean(self, z: Array) -> Array:
         """Mean of a step at points in ranges (m, dim), in ranges."""
-        means = _covariance(z, self.points, self.parameters) @ self.solved
+        means = _covariance(z, self.seen.points, self.parameters) @ self.solved
         return np.asarray(means.reshape(z.shape) * self.scale / self.width**2)
 
     def mean_and_spread(self, z: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of a step at points in ranges (m, dim), in ranges."""
         dim, unit = z.shape[1], self.scale / self.width**2
-        across = _covariance(z, self.points, self.parameters)
+        across = _covariance(z, self.seen.points, self.parameters)
         white = solve_triangular(self.factor, across.T, lower=True, check_finite=False)
         lengths, amplitude = _scales(self.parameters, dim)
         left = amplitude / lengths**2 - (white**2).sum(axis=0).reshape(z.shape)
@@ -215,9 +210,9 @@ class GradientField:
             move = length * field(z)
             # No step of the flow goes farther than the field was looked at.
             reach = np.abs(move).max(axis=1, keepdims=True)
-            move = move * np.minimum(1.0, _FARTHEST / np.maximum(reach, 1e-300))
-            then = length * field(z + move)
-            then = then * np.minimum(1.0, _FARTHEST / np.maximum(reach, 1e-300))
+            short = np.minimum(1.0, _FARTHEST / np.maximum(reach, 1e-300))
+            move = move * short
+            then = length * field(z + move) * short
             square = np.maximum((move**2).sum(axis=1, keepdims=True), 1e-300)
             along = (move * then).sum(axis=1, keepdims=True) / square
             rate = np.clip(1.0 - along, -1.0, 50.0)
@@ -268,8 +263,8 @@ class GradientKernel:
         spread = np.sqrt(np.mean([t.var(axis=0) for t in tails], axis=0))
         step = np.mean([np.diff(t, axis=0).var(axis=0) for t in tails], axis=0)
         rate = np.minimum(step / np.maximum(spread**2, 1e-300), 1.0)
-        seen = _Stretches.of(paths, field.width)
-        noise = noise_line(seen.steps * field.width, np.sqrt(seen.noise) * field.width)
+        seen, width = field.seen, field.width
+        noise = noise_line(seen.steps * width, np.sqrt(seen.noise) * width)
         return cls(field, noise, spread, rate, lag, names, paths, notes)
 
     def advance(
@@ -304,12 +299,6 @@ class GradientKernel:
         grown = -np.expm1(-self.tail_rate * n_steps)
         spread = self.tail_spread * np.sqrt(grown) * np.minimum(louder, _LOUDEST)
         return np.asarray(ends + spread * rng.standard_normal(ends.shape))
-
-
-def ranges_of(paths: Sequence[Array]) -> Array:
-    """Range of each coordinate over all runs, 1 where it is constant."""
-    width = np.ptp(np.concatenate(list(paths)), axis=0)
-    return np.where(width > 0, width, 1.0)
 
 
 def _scales(theta: Array, dim: int) -> tuple[Array, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sgdmc.forecasting.paths import tail_of
 from sgdmc.sgd.run import Run
 
 __all__ = ["choose_lag"]
@@ -74,8 +75,7 @@ def choose_lag(run: Run, *, digits: int, horizon: int | None = None) -> tuple[in
 
 def _rests(run: Run, width: NDArray[np.float64]) -> bool:
     """Whether the last fifth of every run moves by far less than a bin, in all."""
-    tails = [p[len(p) - max(2, len(p) // 5) :] for p in run.paths]
-    return all((np.ptp(tail, axis=0) <= _REST * width).all() for tail in tails)
+    return all((np.ptp(tail_of(p), axis=0) <= _REST * width).all() for p in run.paths)
 
 
 def _dividing(ahead: int, lag: int, longest: int) -> int:
