@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgdmc.chain.moves import interpolate_rows, move_rows, rescale_rows
+from sgdmc.chain.moves import interpolate_rows, move_rows, overlaps, rescale_rows
 
 
 def _moved_by_hand(row, shift):
@@ -66,3 +66,18 @@ def test_stretched_rows_keep_their_mean_and_scale_their_spread(factor):
     scaled_mean, scaled = moments(rescale_rows(rows, [factor]))
     assert scaled_mean == pytest.approx(mean, abs=0.02)
     assert scaled == pytest.approx(factor**2 * variance, rel=0.02)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 12))
+def test_overlaps_are_those_of_the_intervals(seed, m, n):
+    rng = np.random.default_rng(seed)
+    edges, targets = np.cumsum(rng.uniform(0.1, 1, m + 1)), np.cumsum(rng.uniform(0.1, 1, n + 1))
+    share = overlaps(edges, targets).toarray()
+    ends = targets.copy()
+    ends[0], ends[-1] = min(edges[0], targets[0]), max(edges[-1], targets[-1])
+    for i in range(m):
+        for j in range(n):
+            length = min(edges[i + 1], ends[j + 1]) - max(edges[i], ends[j])
+            assert share[i, j] == pytest.approx(max(length, 0) / (edges[i + 1] - edges[i]))
+    np.testing.assert_allclose(share.sum(axis=1), 1.0, atol=1e-12)

@@ -137,6 +137,33 @@ def test_mirror_averages_with_the_mirrored_series(family):
     left = next_state_laws(states, model=lm, digits=1, probe=[2, 7])
     right = next_state_laws(9 - states, model=lm, digits=1, probe=[7, 2])
     np.testing.assert_allclose(probes[0], (left[0] + right[0][:, ::-1]) / 2)
+    labels = next_state_laws(states % 3, model=lm, n_states=3, mirror=True)
+    other = [next_state_laws(s, model=lm, n_states=3)[0] for s in (states % 3, 2 - states % 3)]
+    np.testing.assert_allclose(labels[0], (other[0] + other[1][:, ::-1]) / 2)
+
+
+@pytest.mark.parametrize(("name", "digits"), [("llama2", 2), ("gpt2", 3), ("shipped-like", 3)])
+@pytest.mark.parametrize("probe", [None, [7, 52, 99]])
+def test_a_squeezed_mirror_image_is_read_and_carried_back(family, name, digits, probe):
+    lm, n = family(name), 10**digits
+    runs = [np.array([52, 51, 97, 3]), np.array([99, 0])]
+    half = n // 2
+
+    def image(states):
+        return half + (6 * (half - np.asarray(states)) - 3) // 8
+
+    asked = None if probe is None else image(probe)
+    here, off = next_state_laws(runs, model=lm, digits=digits, probe=probe)
+    there, lost = next_state_laws([image(r) for r in runs], model=lm, digits=digits, probe=asked)
+    # By hand: a state of the image is four thirds of a state, in falling order from the middle.
+    thirds = 4 * (half - np.arange(n))[:, None] - np.arange(1, 5)
+    share = np.zeros((n, n))
+    at = np.clip(half + thirds // 3, 0, n - 1)
+    np.add.at(share, (np.arange(n)[:, None], at), 0.25)
+    both = next_state_laws(runs, model=lm, digits=digits, probe=probe, mirror=True, squeeze=0.75)
+    np.testing.assert_allclose(both[0], (here + there @ share) / 2, atol=1e-9)
+    np.testing.assert_allclose(both[0].sum(axis=1), 1.0, atol=1e-12)
+    np.testing.assert_allclose(both[1], (off + lost) / 2)
 
 
 @pytest.mark.parametrize("name", ["llama2", "llama3", "shipped-like"])
@@ -220,6 +247,15 @@ def test_progress_bar_names_model_and_device(family, capsys):
         ({"states": [1], "digits": 2, "depth": 2}, ValueError, "depth must be at most 1"),
         ({"states": [1], "digits": 2, "chunk": 0}, ValueError, "chunk must be at least 1"),
         ({"states": [1], "digits": 2, "probe_as": "x"}, ValueError, "probe_as must be one of"),
+        ({"states": [1], "digits": 2, "squeeze": 0.5}, ValueError, "squeeze must be 1 with"),
+        ({"states": [1], "digits": 2, "mirror": True, "squeeze": 0}, ValueError, "be positive"),
+        ({"states": [1], "digits": 2, "mirror": True, "squeeze": 1.5}, ValueError, "at most 1"),
+        ({"states": [1], "digits": 2, "squeeze": "x"}, TypeError, "squeeze must be a number"),
+        (
+            {"states": [1], "n_states": 3, "mirror": True, "squeeze": 0.5},
+            ValueError,
+            "squeeze must be 1 for labels",
+        ),
         ({"states": [5] * 400, "digits": 2}, ValueError, "must fit the context of llama2, 512"),
         (
             {"states": [5] * 400, "digits": 2, "max_context": 600},

@@ -1,14 +1,15 @@
-"""Rows moved along the line of states: by parts of a bin, and to where no row is known."""
+"""Rows moved along the line of states: by parts of a bin, to other bins, to where none is known."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+import scipy.sparse as sp
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["interpolate_rows", "move_rows", "rescale_rows"]
+__all__ = ["interpolate_rows", "move_rows", "overlaps", "rescale_rows"]
 
 Array = NDArray[np.float64]
 
@@ -131,3 +132,37 @@ def rescale_rows(rows: ArrayLike, factors: ArrayLike) -> Array:
         moved[0], moved[-1] = 0.0, below[k, -1]
         out[k] = np.diff(moved)
     return out
+
+
+def overlaps(edges: ArrayLike, targets: ArrayLike) -> sp.csr_array:
+    """Share of each bin that lies in each bin of another partition of the line.
+
+    ``rows @ overlaps(edges, targets)`` carries histograms from the one to the other: mass is spread
+    evenly over its bin, and what lies beyond the targets counts to the outermost of them.
+
+    Parameters
+    ----------
+    edges : array_like, shape (m + 1,)
+        Increasing.
+    targets : array_like, shape (n + 1,)
+        Increasing.
+
+    Returns
+    -------
+    csr_array, shape (m, n)
+        Each row sums to 1.
+
+    Examples
+    --------
+    >>> overlaps([0.0, 2.0, 4.0], [1.0, 1.5, 3.0]).toarray().tolist()
+    [[0.75, 0.25], [0.0, 1.0]]
+    """
+    given, wanted = np.asarray(edges, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    inside = wanted[(wanted > given[0]) & (wanted < given[-1])]
+    cuts = np.union1d(given, inside)
+    source = np.searchsorted(given, cuts[:-1], side="right") - 1
+    target = np.searchsorted(wanted, cuts[:-1], side="right") - 1
+    n_targets = len(wanted) - 1
+    share = np.diff(cuts) / np.diff(given)[source]
+    at = (source, np.clip(target, 0, n_targets - 1))
+    return sp.csr_array((share, at), shape=(len(given) - 1, n_targets))

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from sgdmc.chain.moves import interpolate_rows
+from sgdmc.chain.moves import interpolate_rows, overlaps
 from sgdmc.chain.smoothing import ar1_kde_kernel, ar1_kernel
 from sgdmc.chain.transitions import count_transitions
 
@@ -171,7 +170,8 @@ def llm_block(
     lag : int
     model : LanguageModel
     mirror : bool
-        Average with the mirrored series.
+        Average with the mirrored series; where states have three digits, with one squeezed to
+        `sgdmc.llm.reader.SQUEEZE` of its size.
     max_context : int, optional
         Tokens of context at most.
     progress : bool
@@ -186,11 +186,12 @@ def llm_block(
     ValueError
         If the lagged series does not fit into the model's context.
     """
-    from sgdmc.llm.reader import next_state_laws
+    from sgdmc.llm.reader import SQUEEZE, next_state_laws
     from sgdmc.llm.tokens import token_map
 
     n_read = len(read_edges) - 1
-    tokens = token_map(model, digits=round(np.log10(n_read)))
+    digits = round(np.log10(n_read))
+    tokens = token_map(model, digits=digits)
     width = tokens.slots[0].width
     # The lines of a text keep the probes apart from the series, where the model can read them.
     lines = tokens.run_tail is not None
@@ -202,16 +203,18 @@ def llm_block(
     laws, off = next_state_laws(
         context,
         model=model,
-        digits=round(np.log10(n_read)),
+        digits=digits,
         probe=probe,
         probe_as="run" if lines else "continuation",
         mirror=mirror,
+        # Of two digits, a squeezed series would lose too many.
+        squeeze=SQUEEZE if mirror and digits == 3 else 1.0,
         max_context=max_context,
         progress=progress,
     )
     laws = interpolate_rows(laws, probe)
     off = np.interp(np.arange(n_read), probe, off)
-    share = sp.csr_array(_overlaps(read_edges, edges))
+    share = overlaps(read_edges, edges)
     asked: Array = np.asarray(share.sum(axis=0))
     visited = np.concatenate([s[:-lag] for s in series if len(s) > lag])
     seen = share.T @ np.bincount(visited, minlength=n_read) > 0
@@ -221,15 +224,3 @@ def llm_block(
     rows = np.where(probed[:, None], (share.T @ (laws @ share)) / weight[:, None], 0.0)
     rows[probed] /= rows[probed].sum(axis=1, keepdims=True)
     return BlockRows(rows, seen & probed, np.where(probed, share.T @ off / weight, np.nan), probed)
-
-
-def _overlaps(fine: Array, coarse: Array) -> Array:
-    """Share of each fine bin that lies in each coarse one: (n_fine, n_coarse).
-
-    What lies beyond the coarse bins counts to the outermost of them.
-    """
-    reach = coarse.copy()
-    reach[0], reach[-1] = min(coarse[0], fine[0]), max(coarse[-1], fine[-1])
-    low = np.maximum(fine[:-1, None], reach[None, :-1])
-    high = np.minimum(fine[1:, None], reach[None, 1:])
-    return np.asarray(np.maximum(high - low, 0.0) / np.diff(fine)[:, None])

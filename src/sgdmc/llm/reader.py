@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sgdmc._core.validate import as_choice, as_int, as_states
+from sgdmc._core.validate import as_choice, as_int, as_positive, as_states
+from sgdmc.chain.moves import overlaps
 from sgdmc.llm.forest import FloatArray, IntArray, Questions
 from sgdmc.llm.model import NO_LIMIT, LanguageModel, load_model
 from sgdmc.llm.series import (
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 Advance = Callable[[float], None]
 ProbeAs = Literal["continuation", "run"]
 
+#: Size of the mirror image in forecasts and in the evaluation of models, of three-digit numbers: a
+#: series that fills the states comes to fill the share of them that a fitted grid gives it.
+SQUEEZE = 0.7
+
 
 def next_state_laws(
     states: States,
@@ -51,6 +56,7 @@ def next_state_laws(
     chunk: int | None = None,
     max_context: int | None = None,
     mirror: bool = False,
+    squeeze: float = 1.0,
     progress: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
     r"""Return the model's law of the next state at every position of a series.
@@ -98,7 +104,14 @@ def next_state_laws(
         the last ``max_context / 2`` to ``max_context`` tokens before it, and a probe from at
         least that many of the series' end.
     mirror : bool
-        Average with the rows read from the mirrored series ``n - 1 - s``, mirrored back.
+        Average with the rows read from the series' mirror image ``n - 1 - s``, carried back. Costs
+        a second reading.
+    squeeze : float
+        With ``mirror``: size of the mirror image, above 0 and at most 1. The image is drawn
+        towards the middle of the ``n`` states, ``floor((n/2 - s - 1/2) squeeze + n/2)``; its laws
+        come back by the overlaps of bins, and what they put beyond the states counts to the first
+        and the last. At no further cost the two readings then err less alike, most of all where
+        the series fills the states.
     progress : bool
         Show a progress bar with positions a second.
 
@@ -115,7 +128,7 @@ def next_state_laws(
         States or probes that are not integers.
     ValueError
         A state out of range; neither or both of ``n_states`` and ``digits``; a series longer than
-        the model's context.
+        the model's context; ``squeeze`` not in (0, 1], or below 1 without ``mirror`` or for labels.
     TokenMapError
         A tokenizer that does not write states as whole tokens (a ``ValueError``).
 
@@ -140,11 +153,11 @@ def next_state_laws(
         probes = as_states("probe", probe, ndim=(1,)).astype(np.int64)
         check_range([probes[:, None]], n, "probe")
     as_choice("probe_as", probe_as, ("continuation", "run"))
+    size = _size(squeeze, mirror, digits)
     lm = load_model(model)
     tm = token_map(lm, digits=digits, n_states=n_states)
     job = _Job(lm, tm, _refinement(tm, refine, depth), chunk, max_context, probe_as == "run")
-    laws = _both_ways(job, runs, probes, n, mirror=mirror, progress=progress)
-    return laws[0]
+    return _both_ways(job, runs, probes, n, size=size, progress=progress)[0]
 
 
 def joint_state_laws(
@@ -171,7 +184,7 @@ def joint_state_laws(
     states : (T, dim) int, or sequence of (T_r, dim) int
         One run of joint states, or several in one context; ``dim`` of 1 or more.
     model, digits, refine, depth, chunk, max_context, mirror, progress
-        As in `next_state_laws`; ``mirror`` mirrors every coordinate.
+        As in `next_state_laws`; ``mirror`` mirrors every coordinate, at its full size.
 
     Returns
     -------
@@ -195,7 +208,7 @@ def joint_state_laws(
     lm = load_model(model)
     tm = token_map(lm, digits=digits, dim=runs[0].shape[1])
     job = _Job(lm, tm, _refinement(tm, refine, depth), chunk, max_context, False)
-    return _both_ways(job, runs, None, n, mirror=mirror, progress=progress)
+    return _both_ways(job, runs, None, n, size=1.0 if mirror else None, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -219,29 +232,52 @@ def _refinement(tm: TokenMap, refine: Refine, depth: int | None) -> tuple[Refine
     return refine, [min(as_int("depth", depth, minimum=0, maximum=max(levels)), k) for k in levels]
 
 
+def _size(squeeze: float, mirror: bool, digits: int | None) -> float | None:
+    """Return the size of the mirror image, None where there is none."""
+    size = as_positive("squeeze", squeeze)
+    if size > 1.0:
+        raise ValueError(f"squeeze must be at most 1; got {size}. Lower it.")
+    if size < 1.0 and not mirror:
+        raise ValueError(f"squeeze must be 1 without mirror; got {size}. Set mirror=True.")
+    if size < 1.0 and digits is None:
+        raise ValueError(
+            f"squeeze must be 1 for labels, which are not numbers; got {size}. Leave it out."
+        )
+    return size if mirror else None
+
+
 def _both_ways(
     job: _Job,
     runs: list[IntArray],
     probes: IntArray | None,
     n: int,
     *,
-    mirror: bool,
+    size: float | None,
     progress: bool,
 ) -> list[tuple[FloatArray, FloatArray]]:
-    """Return rows and off-state masses, averaged with the mirrored series' if so asked."""
-    total = (sum(map(len, runs)) if probes is None else len(probes)) * (1 + mirror)
+    """Return rows and off-state masses, averaged with those of an image of ``size`` if any."""
+    total = (sum(map(len, runs)) if probes is None else len(probes)) * (1 if size is None else 2)
     length = len(job.tm.layout(runs).tokens)
     used = min(length, job.max_context or length)
     with _bar(job.lm, total, used, shown=progress) as advance:
         laws = _laws(job, runs, probes, advance)
-        if not mirror:
+        if size is None:
             return laws
-        flipped = None if probes is None else n - 1 - probes
-        others = _laws(job, [n - 1 - run for run in runs], flipped, advance)
+        shown = None if probes is None else _image(probes, n, size)
+        others = _laws(job, [_image(run, n, size) for run in runs], shown, advance)
+    # Where the image's states lie among the series' own, in falling order.
+    edges = n / 2 - (np.arange(n + 1) - n / 2) / size
+    back = overlaps(edges[::-1], np.arange(n + 1))
     return [
-        ((rows + back[:, ::-1]) / 2, (off + lost) / 2)
-        for (rows, off), (back, lost) in zip(laws, others, strict=True)
+        ((rows + there[:, ::-1] @ back) / 2, (off + lost) / 2)
+        for (rows, off), (there, lost) in zip(laws, others, strict=True)
     ]
+
+
+def _image(states: IntArray, n: int, size: float) -> IntArray:
+    """Mirror states about the middle of all ``n``, and draw them towards it."""
+    image: IntArray = np.floor((n / 2 - states - 0.5) * size + n / 2).astype(np.int64)
+    return image
 
 
 def _laws(

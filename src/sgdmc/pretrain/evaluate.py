@@ -48,8 +48,6 @@ RECORDED_BINS = ((1, 9), (10, 31), (32, 99), (100, 315), (316, 999), (1000, 1500
 #: LLaMA-2-13b's mean Bhattacharyya distance on four-state chains, recorded by Liu et al. (2024).
 RECORDED_LLAMA = (0.0862, 0.0753, 0.0330, 0.0208, 0.0134, 0.0111)
 OFFSETS = np.array([1, 3, 5, 7, 9])
-#: The share of the grid of the squeezed reading.
-SQUEEZE = 0.75
 
 
 def score_chains(model: Any, *, n_series: int, seed: int) -> Cells:
@@ -152,7 +150,7 @@ def score_recorded(model: Any, *, n_series: int = 10) -> Cells:
     return cells
 
 
-def model_kernel(model: Any, states: NDArray[np.int64], *, scale: float = 1.0) -> Array:
+def model_kernel(model: Any, states: NDArray[np.int64], **options: Any) -> Array:
     """Read all 100 rows off a model: each bin probed at five states, pooled by tens.
 
     Parameters
@@ -160,9 +158,8 @@ def model_kernel(model: Any, states: NDArray[np.int64], *, scale: float = 1.0) -
     model : str or LanguageModel
     states : ndarray (T,) of int
         On 1000 bins.
-    scale : float, default 1
-        At most 1: the series is written on this share of the states, in their middle, and the
-        laws read there are carried back; what lies beyond the grid goes to its first and last bin.
+    **options
+        Of :func:`sgdmc.next_state_laws`.
 
     Returns
     -------
@@ -170,17 +167,9 @@ def model_kernel(model: Any, states: NDArray[np.int64], *, scale: float = 1.0) -
     """
     from sgdmc.llm.reader import next_state_laws
 
-    def write(at: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.asarray(np.floor((at + 0.5 - 500.0) * scale + 500.0), np.int64)
-
     probe = (np.arange(N_BINS)[:, None] * 10 + OFFSETS).ravel()
-    rows, _ = next_state_laws(write(states), model=model, digits=3, probe=write(probe))
-    edges = (np.arange(1, N_BINS) * 10 - 500.0) * scale + 500.0
-    left = edges.astype(np.int64)
-    inner = np.cumsum(rows, axis=1)[:, left - 1] + (edges - left) * rows[:, left]
-    ends = np.zeros((len(rows), 1)), rows.sum(axis=1, keepdims=True)
-    rows = np.diff(np.hstack((ends[0], inner, ends[1])), axis=1)
-    rows = rows.reshape(N_BINS, len(OFFSETS), N_BINS).mean(axis=1)
+    rows, _ = next_state_laws(states, model=model, digits=3, probe=probe, **options)
+    rows = rows.reshape(N_BINS, len(OFFSETS), N_BINS, 10).sum(axis=3).mean(axis=1)
     return np.asarray(rows / rows.sum(axis=1, keepdims=True))
 
 
@@ -217,6 +206,8 @@ def score_series(
     """
     from joblib import Memory
 
+    from sgdmc.llm.reader import SQUEEZE
+
     keep: Callable[[Any], Any] = Memory(cache, verbose=0).cache
     classical: dict[str, Callable[..., Array]] = {
         "AR + residual KDE": keep(ar1_kde_kernel),
@@ -237,15 +228,12 @@ def score_series(
             between = (bins > where[0]) & (bins < where[-1])
             inside = (visits == 0) & between
             outside = (visits == 0) & ~between
-            views = [
-                model_kernel(model, way, scale=scale)[::turn, ::turn]
-                for scale in (1.0, SQUEEZE)
-                for way, turn in ((shown, 1), (999 - shown, -1))
-            ]
             kernels = {
-                "model": views[0],
-                "model, mirrored": (views[0] + views[1]) / 2,
-                "model, mirrored and squeezed": sum(views) / 4,
+                "model": model_kernel(model, shown),
+                "model, mirrored": model_kernel(model, shown, mirror=True),
+                "model, mirrored and squeezed": model_kernel(
+                    model, shown, mirror=True, squeeze=SQUEEZE
+                ),
             }
             for name, estimate in classical.items():
                 kernels[name] = estimate(shown // 10, n_states=N_BINS)
