@@ -95,13 +95,16 @@ def test_targets_are_judged():
         }
     }
     assert [entry[-1] for entry in check_targets(result)] == ["reached", "met", "missed"]
+    (table,) = result["tables"].values()
+    table |= {"model, mirrored": row({"30": 0.1, "100": 0.1, "200": 0.1})["model"]}
+    assert {entry[-1] for entry in check_targets(result)} == {"reached"}
 
 
 def test_squeezed_readings_are_the_same_law_on_the_same_bins():
     rng = np.random.default_rng(4)
     states = np.clip(500 + np.cumsum(rng.normal(0, 30, 120)), 300, 700).astype(np.int64)
     plain = model_kernel("shipped", states)
-    squeezed = model_kernel("shipped", states, scale=0.75)
+    squeezed = model_kernel("shipped", states, mirror=True, squeeze=0.75)
     assert plain.shape == squeezed.shape == (100, 100)
     assert np.allclose(squeezed.sum(axis=1), 1.0)
     seen = np.unique(states // 10)

@@ -170,8 +170,8 @@ def llm_block(
     lag : int
     model : LanguageModel
     mirror : bool
-        Average with the mirrored series; where states have three digits, with one squeezed to
-        `sgdmc.llm.reader.SQUEEZE` of its size.
+        Average with the mirrored series, at its full size: on a grid that the runs fill as far as
+        a fitted one, forecasts gain nothing by squeezing it.
     max_context : int, optional
         Tokens of context at most.
     progress : bool
@@ -186,7 +186,7 @@ def llm_block(
     ValueError
         If the lagged series does not fit into the model's context.
     """
-    from sgdmc.llm.reader import SQUEEZE, next_state_laws
+    from sgdmc.llm.reader import next_state_laws
     from sgdmc.llm.tokens import token_map
 
     n_read = len(read_edges) - 1
@@ -207,8 +207,6 @@ def llm_block(
         probe=probe,
         probe_as="run" if lines else "continuation",
         mirror=mirror,
-        # Of two digits, a squeezed series would lose too many.
-        squeeze=SQUEEZE if mirror and digits == 3 else 1.0,
         max_context=max_context,
         progress=progress,
     )

@@ -38,10 +38,6 @@ if TYPE_CHECKING:
 Advance = Callable[[float], None]
 ProbeAs = Literal["continuation", "run"]
 
-#: Size of the mirror image in forecasts and in the evaluation of models, of three-digit numbers: a
-#: series that fills the states comes to fill the share of them that a fitted grid gives it.
-SQUEEZE = 0.7
-
 
 def next_state_laws(
     states: States,
@@ -110,8 +106,8 @@ def next_state_laws(
         With ``mirror``: size of the mirror image, above 0 and at most 1. The image is drawn
         towards the middle of the ``n`` states, ``floor((n/2 - s - 1/2) squeeze + n/2)``; its laws
         come back by the overlaps of bins, and what they put beyond the states counts to the first
-        and the last. At no further cost the two readings then err less alike, most of all where
-        the series fills the states.
+        and the last. At no further cost the two readings then err less alike: 0.7 pays where the
+        series fills the states, little on a grid fitted to it (see `sgdmc.pretrain.evaluate`).
     progress : bool
         Show a progress bar with positions a second.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgdmc.pretrain.evaluate import format_table
+from sgdmc.pretrain.evaluate import SQUEEZE, format_table
 
 __all__ = ["check_targets", "weights_hash", "write_card"]
 
@@ -54,8 +54,8 @@ def check_targets(result: dict[str, Any]) -> list[tuple[str, str, float, float, 
     Returns
     -------
     list of (table, column, figure, must, reach, verdict)
-        The figure is the mirrored model's where there is one; verdicts are ``"reached"`` (the
-        farther target), ``"met"`` and ``"missed"``.
+        The figure is the mirrored model's where there is one, as forecasts read it; verdicts are
+        ``"reached"`` (the farther target), ``"met"`` and ``"missed"``.
     """
     out = []
     for target in _targets():
@@ -154,8 +154,12 @@ tanh neuron and phase retrieval are held out for the evaluation.
 ## Evaluation
 
 Targets set beforehand, and what was reached (KL in nats, mean over series; "reached" is the
-farther of two targets). The targets for finite chains were set on other chains than those drawn
-here, so the excess over the Bayes-optimal rows on the same chains is judged too:
+farther of two targets). Series are judged as forecasts read them, "mirrored": two readings are
+averaged, of the series and of its mirror image. "Mirrored and squeezed" costs the same, with the
+image at {squeeze:g} of its size: it pays where a series fills the grid, as in the common sets; but
+forecasts fit their grids, as the fresh series do. The targets for finite chains were set on other
+chains than those drawn here, so the excess over the Bayes-optimal rows on the same chains is judged
+too:
 
 | | column | figure | must | reach for | |
 |---|---|---|---|---|---|
@@ -215,6 +219,7 @@ def write_card(folder: str | Path, result: dict[str, Any], *, command: str, comm
         start=_start(training.get("start")),
         schedule=_schedule(training["schedule"]),
         targets="\n".join(lines),
+        squeeze=SQUEEZE,
         tables=format_table(result, everything=False),
     )
     (folder / "README.md").write_text(text)
