@@ -137,3 +137,35 @@ def test_runs_of_three_iterates_are_too_short():
         GradientField.fit([short])
     longer = np.cumsum(np.ones((9, 2)), axis=0)
     assert np.isfinite(GradientField.fit([short, longer]).mean(longer)).all()
+
+
+def test_fields_and_flows_of_the_same_runs_are_found_once():
+    paths = _runs(STARTS[:4], n_steps=100)
+    field = GradientField.fit(paths)
+    assert GradientField.fit(tuple(p.copy() for p in paths)) is field
+    assert GradientField.fit([p + 1e-9 for p in paths]) is not field
+    errors = np.random.default_rng(0).normal(size=STARTS.shape)
+    first = field.flow(STARTS, 100, errors=errors)
+    kept = first.copy()
+    first[:] = np.nan  # what a caller does with it is its own affair
+    np.testing.assert_array_equal(field.flow(STARTS, 100, errors=errors), kept)
+    for other in (field.flow(STARTS, 99, errors=errors), field.flow(STARTS, 100, errors=-errors)):
+        assert not np.array_equal(other, kept)
+    for n_steps in range(1, 40):
+        field.flow(STARTS[:1], n_steps)
+    assert len(field._flows) <= 16
+    np.testing.assert_array_equal(field.flow(STARTS, 100, errors=errors), kept)
+
+
+def test_spread_of_the_field_is_the_posterior_standard_deviation():
+    field = GradientField.fit(_runs(STARTS[:4], n_steps=100))
+    z = STARTS / field.width
+    across = _covariance(z, field.seen.points, field.parameters)
+    covariance = field.factor @ field.factor.T
+    prior = _covariance(z, z, field.parameters)
+    posterior = prior - across @ np.linalg.solve(covariance, across.T)
+    mean, spread = field.mean_and_spread(z)
+    unit = field.scale / field.width**2
+    expected = np.sqrt(np.maximum(np.diag(posterior), 0.0)).reshape(z.shape) * unit
+    np.testing.assert_allclose(spread, expected, rtol=1e-5, atol=1e-9 * unit.max())
+    np.testing.assert_allclose(mean, field.mean(z), rtol=1e-12, atol=0)
