@@ -105,8 +105,24 @@ def test_the_compiled_kernel_refuses_what_would_lead_it_astray():
     for wrong in (seen + 1, seen - 4):
         with pytest.raises(ValueError, match="none or more than the context"):
             native.attend(query, key, key, wrong, parents, 1.0, out, 1)
-    with pytest.raises(ValueError, match="parents must come before"):
-        native.attend(query, key, key, seen, parents[::-1].copy(), 1.0, out, 1)
+    native.attend(query, key, key, seen, np.array([1, 2, -1]), 1.0, out, 1)
+    for wrong in ([-1, 2, 1], [-1, 3, 0], [-1, -2, 0]):
+        with pytest.raises(ValueError, match="parents must lead to a root"):
+            native.attend(query, key, key, seen, np.array(wrong), 1.0, out, 1)
+
+
+def test_the_compiled_kernel_sees_branches_of_earlier_passes():
+    rng = np.random.default_rng(0)
+    query, key, value = (rng.normal(size=(2, n, 8)).astype(np.float32) for n in (3, 9, 9))
+    parents, seen = np.array([3, 4, 3, 4, -1]), np.full(3, 4)  # three new tokens on two old ones
+    sees = np.array([[1, 0, 0, 1, 1], [0, 1, 0, 0, 1], [0, 0, 1, 1, 1]], dtype=bool)
+    visible = np.concatenate((sees, np.ones((3, 4), dtype=bool)), axis=1)
+    scores = np.where(visible, np.einsum("hqw,hkw->hqk", query, key) * 0.3, -np.inf)
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+    weights /= weights.sum(axis=2, keepdims=True)
+    out = np.zeros((3, 2, 8), np.float32)
+    native.attend(query, key, value, seen, parents, 0.3, out, 1)
+    np.testing.assert_allclose(out, np.einsum("hqk,hkw->qhw", weights, value), atol=1e-6)
 
 
 def test_blocks_that_do_not_fit_the_mask_are_left_aside():

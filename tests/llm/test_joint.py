@@ -131,3 +131,21 @@ def test_errors(family, present, given, message):
     _, joint = reader(family, "shipped-like")
     with pytest.raises(ValueError, match=message):
         joint.rows(np.array(present), None if given is None else np.array(given))
+
+
+def test_chains_in_the_same_state_are_asked_once(family, monkeypatch):
+    _, joint = reader(family, "shipped-like", probe_as="run")
+    many = np.tile([[1, 999], [520, 470]], (20, 1))
+    context, asked = joint._contexts[0], []
+    append = type(context).append
+
+    def counting(self, tokens, lines):
+        asked.append(len(tokens))
+        return append(self, tokens, lines)
+
+    monkeypatch.setattr(type(context), "append", counting)
+    drawn = joint.step(many, rng=7)
+    assert drawn.shape == many.shape
+    assert asked[0] == 1  # the newline that opens every chain's run
+    assert asked[1] == 2
+    assert max(asked) <= len(many)

@@ -183,9 +183,9 @@ struct Attention {
   const float *query, *key, *value;
   std::ptrdiff_t query_head, query_row, key_head, key_row, value_head, value_row;
   std::ptrdiff_t n_heads, n_key_heads, n_queries, width;  // width is a multiple of 8
-  std::ptrdiff_t n_own;         // keys of the queries themselves, before those of the context: n_queries or 0
+  std::ptrdiff_t n_own;         // keys of branches before those of the context: first the queries' own; or 0
   const std::int64_t* seen;     // how many keys of the context each query sees: 1 to 2^24
-  const std::int64_t* parents;  // with own keys: an earlier query that each sees too, and so on; -1 for none
+  const std::int64_t* parents;  // with own keys: another of them that each sees too, and so on; -1 for none
   float scale;
 };
 

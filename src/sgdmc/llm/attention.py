@@ -63,12 +63,13 @@ class Blocks:
     Attributes
     ----------
     own : int
-        Branch tokens that come first among the keys, before the context: those of the queries.
+        Branch tokens that come first among the keys, before the context: those of the queries,
+        then those of earlier passes.
     blocks : list of Block
     seen : (n_queries,) int64
         How many positions of the context each query sees.
     parents : (own,) int64
-        The query above each, which it sees too; -1 where there is none.
+        The branch token above each, which it sees too; -1 where there is none.
     whole : tensor, optional
         The mask that says just this. Another one hides more, as that of layers with a span does.
     cuts : dict

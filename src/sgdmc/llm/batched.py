@@ -101,12 +101,17 @@ class BatchedContext(BaseContext):
         out.reorder_cache(torch.zeros(times, dtype=torch.long, device=self.device))
         return out
 
-    def open(self, n_lines: int, n_tokens: int) -> None:
-        """Begin ``n_lines`` separate continuations of the whole context."""
-        self.open_cache = self._repeated(self.cache, n_lines)
+    def open(self, n_tokens: int) -> None:
+        """Begin continuations of the whole context: one line, empty so far."""
+        self.open_cache = self._repeated(self.cache, 1)
 
-    def append(self, tokens: IntArray) -> torch.Tensor:
-        """Append (n_lines, c) tokens; return the (n_lines, vocabulary) logits after them."""
+    def append(self, tokens: IntArray, lines: IntArray) -> torch.Tensor:
+        """Continue open lines, some of them several times; what results are the open lines.
+
+        Takes (n, c) tokens and the line (n,) that each row continues. Returns the (n, vocabulary)
+        logits after each row's last token.
+        """
+        self.open_cache.reorder_cache(self._tensor(lines))
         return self._forward(tokens, self.open_cache)[:, -1]
 
 

@@ -51,8 +51,8 @@ class JointReader:
     -----
     A present state is a *line*: a branch on the shared context, whose keys and values are held
     once for all lines. Lines are evaluated packed, some hundred in a pass, and grow by the tokens
-    drawn. Cost of a step of ``m`` chains with one token a number: ``m·(2·dim − 1)`` tokens, one
-    more each with ``probe_as="run"``.
+    drawn. Cost of a step of ``m`` chains with one token a number: ``m·(2·dim − 1)`` tokens, fewer
+    where chains are in the same state.
     """
 
     def __init__(
@@ -184,10 +184,12 @@ class JointReader:
     def _step(self, context: Context, now: IntArray, uniforms: FloatArray) -> IntArray:
         out = np.empty_like(now)
         lines = self._lines(now, now[:, :0])
+        # Chains in the same state ask the same question: they are put together.
+        order = np.lexsort(now.T)
         start = 0
         while start < len(now):
-            count = max(context.chunk // lines.shape[1], 1)
-            part = slice(start, start + count)
+            count = max(context.chunk // (lines.shape[1] - len(self._bridge)), 1)
+            part = order[start : start + count]
             with context.spare_memory():
                 out[part] = self._draw(context, lines[part], uniforms[part])
                 start += count
@@ -195,14 +197,24 @@ class JointReader:
 
     def _draw(self, context: Context, lines: IntArray, uniforms: FloatArray) -> IntArray:
         """Extend lines by the tokens drawn for one joint state."""
+        import torch
+
         slots, m = self.map.slots, len(lines)
         grown = sum(slot.width for slot in slots)
-        context.open(m, lines.shape[1] + grown)
+        bridge = len(self._bridge)
+        context.open(bridge + m * (lines.shape[1] - bridge + grown))
+        line = np.zeros(m, dtype=np.int64)  # the open line of each chain
+        if bridge:
+            context.append(lines[:1, :bridge], line[:1])
         states = np.zeros((m, self.dim), dtype=np.int64)
-        tokens, drawn = lines, 0
+        tokens, drawn = lines[:, bridge:], 0
         for j, slot in enumerate(slots):
             for table in slot.tables:
-                logits = context.append(tokens)
+                asked = np.concatenate((line[:, None], tokens), axis=1)
+                rows, line = np.unique(asked, axis=0, return_inverse=True)
+                line = line.ravel()
+                logits = context.append(rows[:, 1:], rows[:, 0])
+                logits = logits[torch.as_tensor(line, device=logits.device)]
                 among = table[states[:, j]]
                 child = _draw_child(logits, among, uniforms[:, drawn])
                 states[:, j] = states[:, j] * table.shape[1] + child

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from sgdmc.llm.attention import Blocks, by_blocks, takes_blocks
+from sgdmc.llm.attention import Block, Blocks, by_blocks, takes_blocks
 from sgdmc.llm.context import BaseContext, Reader
 from sgdmc.llm.forest import FloatArray, Forest, IntArray, Questions, Tick
 from sgdmc.llm.model import NO_LIMIT
@@ -94,8 +94,10 @@ class PackedContext(BaseContext):
         super().__init__(model, chunk=chunk)
         self.window = _Window(capacity=capacity, scratch=max(scratch, self.chunk))
         self.cache = _Buffer(self.window, self.config.num_hidden_layers)
-        self.lines: list[IntArray] = []  # branch of each scratch token, newest block first
-        self.steps: list[IntArray] = []  # how far after the context each of them lies
+        # Scratch tokens count from 1, backwards from the end of the area; 0 is the context.
+        self.paths = np.zeros((1, 0), dtype=np.int64)  # tokens of each open line
+        self.above = np.zeros(1, dtype=np.int64)  # the token before each
+        self.depths = np.zeros(1, dtype=np.int64)  # how far after the context each lies
         self.low = torch.finfo(self.dtype).min
         self.zero = torch.zeros((), dtype=self.dtype, device=self.device)
         self.blocks = takes_blocks(model, self.config)
@@ -233,32 +235,51 @@ class PackedContext(BaseContext):
                     layer.values = torch.nn.functional.pad(layer.values, (0, 0, missing, 0))
             self.window.scratch = count
 
-    def open(self, n_lines: int, n_tokens: int) -> None:
-        """Begin ``n_lines`` separate continuations of the context, of ``n_tokens`` at most."""
-        self.lines, self.steps = [], []
-        self._need_scratch(n_lines * n_tokens)
+    def open(self, n_tokens: int) -> None:
+        """Begin continuations of the context, of ``n_tokens`` in all: one line, empty so far."""
+        self.paths = np.zeros((1, 0), dtype=np.int64)
+        self.above, self.depths = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+        self._need_scratch(n_tokens)
 
-    def append(self, tokens: IntArray) -> torch.Tensor:
-        """Append (n_lines, c) tokens to the open continuations.
+    def append(self, tokens: IntArray, lines: IntArray) -> torch.Tensor:
+        """Continue open lines, some of them several times; what results are the open lines.
 
-        Returns the (n_lines, vocabulary) logits after each line's last token.
+        Takes (n, c) tokens and the line (n,) that each row continues. Returns the (n, vocabulary)
+        logits after each row's last token.
         """
         n_lines, count = tokens.shape
-        done = sum(s.size for s in self.steps) // n_lines
-        self.lines.insert(0, np.repeat(np.arange(n_lines), count))
-        self.steps.insert(0, np.tile(np.arange(done, done + count), n_lines))
-        line, step = np.concatenate(self.lines), np.concatenate(self.steps)
+        size = len(self.above) - 1 + tokens.size
+        added = (size - np.arange(tokens.size)).reshape(tokens.shape)
+        self.paths = np.concatenate((self.paths[lines], added), axis=1)
+        done = self.paths.shape[1] - count
+        before = self.paths[:, done - 1 : -1] if done else np.pad(added[:, :-1], ((0, 0), (1, 0)))
+        # Tokens of one pass lie in order, so that the newest has the lowest number of them.
+        self.above = np.concatenate((self.above, before.ravel()[::-1]))
+        depths = np.tile(np.arange(1, count + 1) + done, n_lines)
+        self.depths = np.concatenate((self.depths, depths[::-1]))
         window = self.window
-        window.write = window.start = window.scratch - line.size
+        window.write = window.start = window.scratch - size
         window.stop = window.scratch + self.length
-        mine, mine_at = self._tensor(self.lines[0])[:, None], self._tensor(self.steps[0])[:, None]
-        own = (mine == self._tensor(line)) & (mine_at >= self._tensor(step))
-        visible = torch.nn.functional.pad(own, (0, self.length), value=True)
+        own = np.zeros((tokens.size, size), dtype=bool)
+        row = np.arange(tokens.size).reshape(tokens.shape)
+        for k in range(self.paths.shape[1]):
+            sees = row[:, max(k - done, 0) :]
+            own[sees, size - self.paths[:, k, None]] = True
+        visible = torch.nn.functional.pad(self._tensor(own), (0, self.length), value=True)
+        positions = self.length - 1 + depths
 
         def ages() -> torch.Tensor:
-            where = self._tensor(np.concatenate((self.length + step, np.arange(self.length))))
-            return self.length + mine_at - where[None, :]
+            where = np.concatenate((self.length - 1 + self.depths[:0:-1], np.arange(self.length)))
+            return self._tensor(positions)[:, None] - self._tensor(where)[None, :]
 
-        mask = self._mask(visible, ages, self.length + done + count)
+        longest = self.length + done + count
+        mask = self._mask(visible, ages, longest)
+        blocks = None
+        if self.blocks:
+            block = Block(0, tokens.size, slice(0, size), size, self.length)
+            above = self.above[:0:-1]
+            parents = np.where(above > 0, size - above, -1)
+            seen = np.full(tokens.size, self.length)
+            blocks = Blocks(size, [block], seen, parents, mask if longest < self.span else None)
         keep = np.arange(1, n_lines + 1) * count - 1
-        return self._forward(tokens.reshape(-1), self.length + self.steps[0], mask, keep)
+        return self._forward(tokens.reshape(-1), positions, mask, keep, blocks)
