@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from sgdmc.chain.distances import kl_divergence
-from sgdmc.chain.smoothing import ar1_kde_kernel, ar1_kernel, kernel_smoothed_kernel
+from sgdmc.chain.smoothing import _phi, ar1_kde_kernel, ar1_kernel, kernel_smoothed_kernel
 
 DATA = Path(__file__).parents[1] / "data"
 ALL = (kernel_smoothed_kernel, ar1_kernel, ar1_kde_kernel)
@@ -99,3 +100,11 @@ def test_refusals():
         ar1_kde_kernel([0.5, 1.5, 2.5], n_states=10)
     with pytest.raises(ValueError, match="n_states"):
         ar1_kernel([0, 0, 0], n_states=1)
+
+
+def test_the_table_of_the_normal_law_is_within_its_error():
+    points = np.concatenate([np.linspace(-9, 9, 20011), [-8.0, 8.0, np.inf, -np.inf]])
+    found = np.array([_phi(z) for z in points])
+    np.testing.assert_allclose(found, ndtr(points), rtol=0, atol=1e-11)
+    inside = np.linspace(-8, 6, 20000)  # beyond, the rounding of numbers near one shows
+    assert (np.diff([_phi(z) for z in inside]) > 0).all()

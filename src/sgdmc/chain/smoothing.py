@@ -210,9 +210,26 @@ def _smooth(x: Array, y: Array, mean: Array, fitted: Array, n: int, present_widt
     return np.asarray((1.0 - _UNIFORM) * rows + _UNIFORM / n, dtype=np.float64)
 
 
+# The normal distribution function and its slope, every 128th from -8 to 8: the cubics through both
+# are within 1e-11 of it.
+_KNOTS_A_UNIT, _END = 128, 8
+_GRID = np.arange(-_END * _KNOTS_A_UNIT, _END * _KNOTS_A_UNIT + 2) / _KNOTS_A_UNIT
+_SLOPES = np.exp(-0.5 * _GRID**2) / math.sqrt(2 * math.pi) / _KNOTS_A_UNIT
+_TABLE = np.stack([ndtr(_GRID), _SLOPES], axis=1)
+
+
 @njit(cache=True)
 def _phi(z):  # type: ignore[no-untyped-def]
-    return 0.5 * math.erfc(-z * 0.7071067811865476)
+    if z <= -_END:
+        return 0.0
+    if z >= _END:
+        return 1.0
+    at = (z + _END) * _KNOTS_A_UNIT
+    k = int(at)
+    t = at - k
+    low, high = _TABLE[k, 0], _TABLE[k + 1, 0]
+    rise, a, b = high - low, _TABLE[k, 1], _TABLE[k + 1, 1]
+    return low + t * (a + t * (3 * rise - 2 * a - b + t * (a + b - 2 * rise)))
 
 
 @njit(cache=True)

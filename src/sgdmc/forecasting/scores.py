@@ -132,18 +132,9 @@ def score_samples(
     if not len(used):
         raise ValueError("scale must be positive somewhere; every coordinate is constant.")
     spread = x if predictive is None else np.asarray(predictive, dtype=np.float64)
-    w1 = np.zeros((len(x), len(used)))
-    crps = np.zeros_like(w1)
-    inside50, inside90 = np.zeros_like(w1), np.zeros_like(w1)
-    for a in range(len(x)):
-        for j, i in enumerate(used):
-            p, q = np.sort(x[a, :, i]), np.sort(y[a, :, i])
-            w1[a, j], crps[a, j] = _w1_and_crps(p, q)
-            wide = p if predictive is None else np.sort(spread[a, :, i])
-            inside50[a, j] = _covered(wide, q, 0.5)
-            inside90[a, j] = _covered(wide, q, 0.9)
-    w1 /= width[used]
-    crps /= width[used]
+    p, q, wide = (np.sort(np.swapaxes(v[:, :, used], 1, 2), axis=2) for v in (x, y, spread))
+    w1, crps = (distance / width[used] for distance in _w1_and_crps(p, q))
+    inside50, inside90 = _covered(wide, q, 0.5), _covered(wide, q, 0.9)
     accuracy = brier = None
     if minima is not None:
         accuracy, brier = _basins(x, y, np.asarray(minima, dtype=np.float64), width)
@@ -229,23 +220,28 @@ def score_forecast(
     )
 
 
-def _w1_and_crps(p: Array, q: Array) -> tuple[float, float]:
-    """W1 of two sorted samples, and the mean CRPS of ``p`` over the outcomes ``q``."""
-    points = np.concatenate([p, q])
-    order = points.argsort(kind="stable")
-    gaps = np.diff(points[order])
+def _w1_and_crps(p: Array, q: Array) -> tuple[Array, Array]:
+    """W1 of two sorted samples, and the mean CRPS of ``p`` over the outcomes ``q``.
+
+    Samples lie along the last axis, (..., n) and (..., m); the results are (...).
+    """
+    n, m = p.shape[-1], q.shape[-1]
+    points = np.concatenate([p, q], axis=-1)
+    order = points.argsort(axis=-1, kind="stable")
+    gaps = np.diff(np.take_along_axis(points, order, axis=-1), axis=-1)
     # Two sorted runs: where they tie the gap is zero, whichever is counted first.
-    first = np.cumsum(order < len(p))[:-1]
-    f, g = first / len(p), (np.arange(1, len(points)) - first) / len(q)
-    w1 = float(np.abs(f - g) @ gaps)
+    first = np.cumsum(order < n, axis=-1)[..., :-1]
+    f, g = first / n, (np.arange(1, n + m) - first) / m
+    w1 = (np.abs(f - g) * gaps).sum(axis=-1)
     # E|X-Y| = ∫ F(1-G) + G(1-F); E|X-X'|/2 = ∫ F(1-F).
-    crps = float((f * (1 - g) + g * (1 - f) - f * (1 - f)) @ gaps)
-    return w1, crps
+    crps = ((f * (1 - g) + g * (1 - f) - f * (1 - f)) * gaps).sum(axis=-1)
+    return np.asarray(w1), np.asarray(crps)
 
 
-def _covered(p: Array, q: Array, level: float) -> float:
-    low, high = np.quantile(p, [(1 - level) / 2, (1 + level) / 2])
-    return float(((q >= low) & (q <= high)).mean())
+def _covered(p: Array, q: Array, level: float) -> Array:
+    """Share of ``q`` in the central interval of ``p``, along the last axis."""
+    low, high = np.quantile(p, [(1 - level) / 2, (1 + level) / 2], axis=-1)[..., None]
+    return np.asarray(((q >= low) & (q <= high)).mean(axis=-1))
 
 
 def _basins(x: Array, y: Array, minima: Array, width: Array) -> tuple[float, float]:
