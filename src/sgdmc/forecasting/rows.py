@@ -131,11 +131,12 @@ def phases(series: Sequence[States], *, lag: int, budget: int) -> list[States]:
         If not even one phase a run fits.
     """
     long = [s for s in series if len(s) > lag]
+    lengths = np.array([len(s) for s in long])[:, None]
     for n_phases in range(lag, 0, -1):
         picks = np.unique(np.floor(np.arange(n_phases) * lag / n_phases).astype(int))
-        split = [s[p::lag] for s in long for p in picks if len(s[p::lag]) > 1]
-        if sum(len(s) + 1 for s in split) <= budget:
-            return split
+        counts = -((picks - lengths) // lag)
+        if (counts + 1)[counts > 1].sum() <= budget:
+            return [s[p::lag] for s in long for p in picks if len(s[p::lag]) > 1]
     raise ValueError(
         f"run must fit into the model's context of {budget} numbers at lag {lag}; got "
         f"{sum(-(-len(s) // lag) + 1 for s in long)}. Use a larger lag, or max_context=."
