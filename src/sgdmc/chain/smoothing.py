@@ -199,13 +199,12 @@ def _smooth(x: Array, y: Array, mean: Array, fitted: Array, n: int, present_widt
     """Return rows with the bandwidths of largest leave-one-out likelihood."""
     unit = n / 100.0
     judges = np.unique(np.linspace(0, len(x) - 1, min(len(x), _JUDGES)).astype(np.int64))
-    best = (-math.inf, 0.0, 0.0)
-    for present_width in present_widths * unit:
-        for next_width in _NEXT_WIDTHS * unit:
-            score = _leave_one_out(x, y, fitted, judges, present_width, next_width, n, _UNIFORM)
-            best = max(best, (score, present_width, next_width))
+    nexts, presents = _NEXT_WIDTHS * unit, present_widths * unit
+    scores = _leave_one_out(x, y - fitted, judges, presents, nexts, n, _UNIFORM)
+    # Of equal scores the widest: presents first, then nexts.
+    i, j = max(np.ndindex(scores.shape), key=lambda at: (scores[at], presents[at[0]], nexts[at[1]]))
     at = np.unique(np.append(np.arange(0, n, max(1, n // _KNOTS)), n - 1))
-    rows = _rows(x, y - fitted, mean, best[1], best[2], n, at)
+    rows = _rows(x, y - fitted, mean, presents[i], nexts[j], n, at)
     rows = interpolate_rows(rows, at)
     return np.asarray((1.0 - _UNIFORM) * rows + _UNIFORM / n, dtype=np.float64)
 
@@ -233,28 +232,34 @@ def _phi(z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _leave_one_out(x, y, fitted, judges, present_width, next_width, n, uniform):  # type: ignore[no-untyped-def]
-    total = 0.0
+def _leave_one_out(x, residual, judges, present_widths, next_widths, n, uniform):  # type: ignore[no-untyped-def]
+    """Log-likelihoods of the judges, (n_present_widths, n_next_widths)."""
+    total = np.zeros((present_widths.size, next_widths.size))
+    weights, apart = np.empty(x.size), np.empty(x.size)
     for i in judges:
         nearest = math.inf
         for j in range(x.size):
             if j != i:
                 nearest = min(nearest, abs(x[j] - x[i]))
-        mass = 0.0
-        norm = 0.0
-        for j in range(x.size):
-            if j == i:
-                continue
-            gap = ((x[j] - x[i]) ** 2 - nearest**2) / (2 * present_width**2)
-            if gap > 20.0:
-                continue
-            weight = math.exp(-gap)
-            norm += weight
-            z = (y[i] - fitted[i] - y[j] + fitted[j]) / next_width
-            half = 0.5 / next_width
-            if abs(z) < 7.0 + half:
-                mass += weight * (_phi(z + half) - _phi(z - half))
-        total += math.log((1.0 - uniform) * mass / norm + uniform / n)
+        for a in range(present_widths.size):
+            kept = 0
+            norm = 0.0
+            for j in range(x.size):
+                gap = ((x[j] - x[i]) ** 2 - nearest**2) / (2 * present_widths[a] ** 2)
+                if j == i or gap > 20.0:
+                    continue
+                weights[kept] = math.exp(-gap)
+                apart[kept] = residual[i] - residual[j]
+                norm += weights[kept]
+                kept += 1
+            for b in range(next_widths.size):
+                mass = 0.0
+                half = 0.5 / next_widths[b]
+                for j in range(kept):
+                    z = apart[j] / next_widths[b]
+                    if abs(z) < 7.0 + half:
+                        mass += weights[j] * (_phi(z + half) - _phi(z - half))
+                total[a, b] += math.log((1.0 - uniform) * mass / norm + uniform / n)
     return total
 
 
