@@ -64,6 +64,30 @@ def test_a_curved_drift_is_kept_and_a_spurious_one_is_straightened():
     assert np.abs(error).max() < 0.35 * 12
 
 
+def test_a_curve_that_the_rows_do_not_know_is_learned_from_the_steps():
+    rng = np.random.default_rng(6)
+
+    def saturating(x):
+        return x - 20 * np.tanh((x - 200) / 40)
+
+    fit = calibrate_rows(_paths(saturating, 12, 60, rng), 1, _rows(_line(0.8), 4.0), EVERYWHERE)
+    error = (fit.rows @ POSITIONS - saturating(POSITIONS))[100:301]
+    # A line alone misses by 9 at 100 and 300.
+    assert np.abs(error).mean() < 2.5
+    assert np.abs(error).max() < 6.0
+
+
+def test_a_line_stays_a_line():
+    rng = np.random.default_rng(7)
+    bent = []
+    for _ in range(20):
+        fit = calibrate_rows(_paths(_line(0.9), 6, 60, rng), 1, _rows(_line(0.8), 4.0), EVERYWHERE)
+        means = (fit.rows @ POSITIONS)[100:301]
+        bent.append(np.abs(np.diff(means, 2)).max() > 1e-3)
+    # e² of likelihood is asked for: a spurious curve is rare.
+    assert np.mean(bent) <= 0.15
+
+
 def test_spread_follows_the_state():
     rng = np.random.default_rng(3)
     x = np.empty((8, 200))

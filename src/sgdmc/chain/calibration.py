@@ -25,6 +25,9 @@ _STRAIGHT = 100.0
 _PRIOR_STEPS = 4.0
 # Of the grid, for the spread of residuals.
 _BANDWIDTH = 0.025
+# Of what is left of the drift: cells of the grid, length scales in grids, sizes in standard errors
+# of a cell, and the gain in log-likelihood that it has to show.
+_CELLS, _LENGTHS, _SIZES, _GAIN = 100, (0.05, 0.1, 0.2, 0.4), (1.0, 3.0, 10.0, 30.0, 100.0), 2.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ def calibrate_rows(
     regression of what is left on :math:`g` under a normal prior of variance 1/100: a curved drift
     has to show itself in the steps, all the more as the rows have seen them.
 
+    Where what then is left shows a trend still, in cells of a hundredth of the grid, it is added:
+    the posterior mean of a Gaussian process, of the length and size of largest likelihood, if that
+    exceeds the likelihood of noise alone by a factor of e² (a drift that the steps know and the
+    rows do not).
+
     Standard deviations are multiplied by the root of a local mean of squared residuals over
     variances, in which the row's own spread counts as four steps. Overlapping windows count as
     ``1/lag`` of a step each, and squared residuals are divided by one minus their leverage.
@@ -102,11 +110,16 @@ def calibrate_rows(
     precision = w * len(x) / max(float(w @ left**2), 1e-300) / lag
     evidence, information = float(precision @ (left * bent)), float(precision @ bent**2)
     bend = float(np.clip(evidence / (_STRAIGHT + information), 0.0, 1.0))
-    target = line.at(bins) + bend * (means - own_line.at(bins))
+    left -= bend * bent
+    # Where the line was held back, what is left is growth.
+    held = abs(line.slope) == 1.0
+    remainder = np.zeros(len(bins)) if held else _remainder(x, left, precision, bins)
+    left -= np.interp(x, bins, remainder)
+    target = line.at(bins) + bend * (means - own_line.at(bins)) + remainder
     # Steps far from the others bend the line towards themselves, overlapping ones together.
     reach = (x - line.centre) ** 2
     leverage = np.minimum(lag * w * (1.0 + reach / float(w @ reach)), 0.8)
-    ratios = (left - bend * bent) ** 2 / (1.0 - leverage)
+    ratios = left**2 / (1.0 - leverage)
     ratios /= np.interp(x, places + 0.5, variances[places])
     scale = np.sqrt(_local_mean(x, ratios, bins, lag))
     full = rows.sum(axis=1) > 0
@@ -132,6 +145,32 @@ class _Line:
 
     def at(self, x: Array) -> Array:
         return np.asarray(self.value + self.slope * (x - self.centre))
+
+
+def _remainder(x: Array, left: Array, precision: Array, at: Array) -> Array:
+    """What is left of the mean steps, as a Gaussian process where the steps ask for one."""
+    cells = np.clip(x * (_CELLS / len(at)), 0, _CELLS - 1).astype(np.int64)
+    mass = np.bincount(cells, precision, minlength=_CELLS)
+    full = mass > 0
+    mass = mass[full]
+    unit = np.sqrt(len(mass) / mass.sum())
+    if not unit > 1e-6:
+        return np.zeros(len(at))
+    centre = np.bincount(cells, precision * x, minlength=_CELLS)[full] / mass
+    value = np.bincount(cells, precision * left, minlength=_CELLS)[full] / mass
+    best, found = _GAIN - 0.5 * float(mass @ value**2 - np.log(mass).sum()), np.zeros(len(at))
+    for length in _LENGTHS:
+        width = length * len(at)
+        near = np.exp(-0.5 * ((centre[:, None] - centre) / width) ** 2)
+        for size in _SIZES:
+            variance = (size * unit) ** 2
+            factor = np.linalg.cholesky(variance * near + np.diag(1.0 / mass))
+            white = np.linalg.solve(factor, value)
+            likelihood = -0.5 * float(white @ white) - float(np.log(np.diag(factor)).sum())
+            if likelihood > best:
+                across = np.exp(-0.5 * ((at[:, None] - centre) / width) ** 2)
+                best, found = likelihood, variance * across @ np.linalg.solve(factor.T, white)
+    return np.asarray(found)
 
 
 def _local_mean(x: Array, ratios: Array, at: Array, lag: int) -> Array:
