@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,13 +64,10 @@ def predictive_draws(
             for g, part in enumerate((*kernel.kernels, kernel.field))
         ]
         return mix_draws(np.stack(parts), kernel.probabilities(starts), rng)
-    off, factor, spread = law_deviations(
-        kernel.paths,
-        kernel.lag,
-        starts,
-        n_steps=n_steps,
-        n_draws=samples.shape[1],
-        rng=np.random.default_rng([seed, n_steps, 1]),
+    runs = tuple(np.asarray(p, dtype=np.float64).tobytes() for p in kernel.paths)
+    points = np.asarray(starts, dtype=np.float64).tobytes()
+    off, factor, spread = _deviations(
+        starts.shape[1], runs, kernel.lag, points, n_steps, samples.shape[1], seed
     )
     rng = np.random.default_rng([seed, n_steps, 4])
     own, middle = samples.std(axis=1), samples.mean(axis=1, keepdims=True)
@@ -78,6 +76,30 @@ def predictive_draws(
     moved = np.abs(middle - starts[:, None]) * _misfit(kernel, n_steps, rng)
     off = off + moved * rng.standard_normal(samples.shape)
     return np.asarray(middle + wider * (samples - middle) + off)
+
+
+@lru_cache(maxsize=8)
+def _deviations(
+    dim: int,
+    runs: tuple[bytes, ...],
+    lag: int,
+    points: bytes,
+    n_steps: int,
+    n_draws: int,
+    seed: int,
+) -> tuple[Array, Array, Array]:
+    """Deviations of the linear law, which is one for all kernels of the same runs and lag."""
+    found = law_deviations(
+        [np.frombuffer(run).reshape(-1, dim) for run in runs],
+        lag,
+        np.frombuffer(points).reshape(-1, dim),
+        n_steps=n_steps,
+        n_draws=n_draws,
+        rng=np.random.default_rng([seed, n_steps, 1]),
+    )
+    for array in found:
+        array.flags.writeable = False
+    return found
 
 
 def _misfit(kernel: Any, n_steps: int, rng: np.random.Generator) -> Array:
