@@ -13,7 +13,7 @@ from sgdmc.pretrain.train import schedule_facts
     ("gentle", "said"),
     [
         (False, "linear decay over the last 40%; weight decay 0.02 |"),
-        (True, "at first 0.4 of the full step sizes, linear decay over the whole run; no weight"),
+        (True, "at first 0.2 of the full step sizes, linear decay over the whole run; no weight"),
     ],
 )
 def test_the_schedule_on_the_card_is_that_of_the_run(tmp_path, gentle, said):

@@ -96,7 +96,7 @@ def test_targets_are_judged():
     }
     assert [entry[-1] for entry in check_targets(result)] == ["reached", "met", "missed"]
     (table,) = result["tables"].values()
-    table |= {"model, mirrored": row({"30": 0.1, "100": 0.1, "200": 0.1})["model"]}
+    table |= {"model, mirrored and squeezed": row({"30": 0.1, "100": 0.1, "200": 0.1})["model"]}
     assert {entry[-1] for entry in check_targets(result)} == {"reached"}
 
 

@@ -50,7 +50,7 @@ RECORDED_LLAMA = (0.0862, 0.0753, 0.0330, 0.0208, 0.0134, 0.0111)
 OFFSETS = np.array([1, 3, 5, 7, 9])
 #: Size of the squeezed mirror image: a series that fills the grid comes to fill as much of it as
 #: of one that was fitted.
-SQUEEZE = 0.7
+SQUEEZE = 0.6
 
 
 def score_chains(model: Any, *, n_series: int, seed: int) -> Cells:

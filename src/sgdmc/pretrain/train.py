@@ -33,7 +33,7 @@ DECAY = 0.4
 # Step sizes after `start`, beside those of a run from scratch; they fall to zero from the first
 # step, without weight decay: with it matrices shrank by 15%, and attention that counts lost its
 # edge.
-GENTLE = 0.4
+GENTLE = 0.2
 WEIGHT_DECAY = 0.02
 QUERY_WEIGHT = 3.0
 
