@@ -117,11 +117,25 @@ def skill_table(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def ladder_table(content: dict[str, Any]) -> str:
+    """One row a family, number of runs and horizon: W1 of each rung."""
+    names = list(content["rungs"][0]["W1"])
+    lines = [
+        "| W1/range | runs | steps ahead | " + " | ".join(names) + " |",
+        "|" + " --- |" * (3 + len(names)),
+    ]
+    for row in content["rungs"]:
+        cells = " | ".join(f"{row['W1'][n]:.4f}" if n in row["W1"] else "" for n in names)
+        lines.append(f"| {row['family']} | {row['runs']} | {row['horizon']} | {cells} |")
+    return "\n".join([*lines, "", f"`{content['command']}`; means over problems."])
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "demo": ("demo.json", demo_table),
     "core": ("core.json", core_table),
     "llm": ("llm.json", llm_table),
     "skill": ("../../src/sgdmc/show/benchmark.json", skill_table),
+    "ladder": ("ladder.json", ladder_table),
 }
 
 

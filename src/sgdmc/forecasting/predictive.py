@@ -19,7 +19,8 @@ Array = NDArray[np.float64]
 
 # Spread of a linear law over that of the draws, at least and at most.
 _SPREADS = (0.75, 10.0)
-# Observed iterates from which a kernel's own forecasts are judged: a run, in all; chains each.
+# Observed iterates from which a kernel's own forecasts are judged: a run, in all; chains each,
+# at most as many as were asked for.
 _A_RUN, _JUDGED, _N_CHAINS = 12, 60, 40
 
 
@@ -73,7 +74,8 @@ def predictive_draws(
     own, middle = samples.std(axis=1), samples.mean(axis=1, keepdims=True)
     ratio = np.divide(spread, own, out=np.ones_like(own), where=own > 0)
     wider = np.clip(ratio, *_SPREADS)[:, None] * factor
-    moved = np.abs(middle - starts[:, None]) * _misfit(kernel, n_steps, rng)
+    n_chains = int(np.clip(samples.shape[1], 2, _N_CHAINS))
+    moved = np.abs(middle - starts[:, None]) * _misfit(kernel, n_steps, n_chains, rng)
     off = off + moved * rng.standard_normal(samples.shape)
     return np.asarray(middle + wider * (samples - middle) + off)
 
@@ -102,7 +104,7 @@ def _deviations(
     return found
 
 
-def _misfit(kernel: Any, n_steps: int, rng: np.random.Generator) -> Array:
+def _misfit(kernel: Any, n_steps: int, n_chains: int, rng: np.random.Generator) -> Array:
     """By what share of its move a kernel misses observed outcomes beyond their noise: (dim,)."""
     dim = len(kernel.names)
     long = [p for p in kernel.paths if len(p) > n_steps]
@@ -115,9 +117,9 @@ def _misfit(kernel: Any, n_steps: int, rng: np.random.Generator) -> Array:
         at = np.unique(np.geomspace(1, len(path) - n_steps, each).astype(int)) - 1
         pairs.append(np.stack([path[at], path[at + n_steps]]))
     before, after = np.concatenate(pairs, axis=1)
-    draws = kernel.advance(before, n_steps=n_steps, n_chains=_N_CHAINS, rng=rng)
+    draws = kernel.advance(before, n_steps=n_steps, n_chains=n_chains, rng=rng)
     middle = draws.mean(axis=1)
-    noise = draws.var(axis=1) * (1 + 1 / _N_CHAINS)
+    noise = draws.var(axis=1, ddof=1) * (1 + 1 / n_chains)
     missed = ((after - middle) ** 2 - noise).sum(axis=0)
     moves = ((middle - before) ** 2).sum(axis=0)
     share = np.divide(missed, moves, out=np.zeros(dim), where=moves > 0)

@@ -48,8 +48,7 @@ RECORDED_BINS = ((1, 9), (10, 31), (32, 99), (100, 315), (316, 999), (1000, 1500
 #: LLaMA-2-13b's mean Bhattacharyya distance on four-state chains, recorded by Liu et al. (2024).
 RECORDED_LLAMA = (0.0862, 0.0753, 0.0330, 0.0208, 0.0134, 0.0111)
 OFFSETS = np.array([1, 3, 5, 7, 9])
-#: Size of the squeezed mirror image: a series that fills the grid comes to fill as much of it as
-#: of one that was fitted.
+#: Size of the squeezed mirror image: the best on fresh series that fill their grids.
 SQUEEZE = 0.6
 
 
