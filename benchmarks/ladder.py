@@ -142,7 +142,8 @@ def main() -> None:
                 shown = "  ".join(f"{v:.4f}" for v in rungs.values())
                 print(f"{family:4s} m={n_runs:<3d} T={horizon:<5d} {shown}", flush=True)
     content = {
-        "command": f"python -m benchmarks.ladder --problems {options.problems}",
+        "command": f"python -m benchmarks.ladder --families {' '.join(options.families)} "
+        f"--problems {options.problems} --runs {' '.join(map(str, options.runs))}",
         "versions": versions(),
         "seconds": round(time.monotonic() - began, 1),
         "rungs": table,
