@@ -313,7 +313,7 @@ def evaluate(
     model: Any = "shipped",
     *,
     n_chains: int = 200,
-    n_series: int = 20,
+    n_series: int = 100,
     common: str | Path | None = "tests/data",
     cache: str | Path | None = None,
     seed: int = 2026,
@@ -325,7 +325,7 @@ def evaluate(
     model : str or LanguageModel, default "shipped"
     n_chains : int, default 200
         Fresh finite chains.
-    n_series : int, default 20
+    n_series : int, default 100
         Fresh series of each of the six families, and of each of the four of two coordinates.
     common : path, optional
         Folder of the common sets; left out where there is none.
@@ -424,7 +424,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", nargs="?", default="shipped", help="shipped, a folder or a Hub id")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--chains", type=int, default=200, help="fresh chains (default 200)")
-    parser.add_argument("--series", type=int, default=20, help="fresh series a family (default 20)")
+    parser.add_argument("--series", type=int, default=100, help="fresh series a family (default 100)")
     parser.add_argument("--common", type=Path, default=Path("tests/data"), help="common sets")
     parser.add_argument("--cache", type=Path, help="folder to keep the classical kernels in")
     parser.add_argument("--seed", type=int, default=2026)
