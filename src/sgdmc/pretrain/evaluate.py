@@ -424,7 +424,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", nargs="?", default="shipped", help="shipped, a folder or a Hub id")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--chains", type=int, default=200, help="fresh chains (default 200)")
-    parser.add_argument("--series", type=int, default=100, help="fresh series a family (default 100)")
+    parser.add_argument(
+        "--series", type=int, default=100, help="fresh series a family (default 100)"
+    )
     parser.add_argument("--common", type=Path, default=Path("tests/data"), help="common sets")
     parser.add_argument("--cache", type=Path, help="folder to keep the classical kernels in")
     parser.add_argument("--seed", type=int, default=2026)
