@@ -101,8 +101,10 @@ def test_running_out_of_memory_halves_the_chunk_and_goes_on(family):
 
 def test_an_interrupt_ends_the_process_at_once():
     code = """
-import sys
+import signal
 import numpy as np, torch, transformers
+# A process in the background may have been told to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 from sgdmc.llm.packed import PackedContext
 from sgdmc.llm.forest import Forest, Questions

@@ -194,9 +194,12 @@ def test_the_ridge_shrinks():
 
 
 PROGRAM = """
+import signal
 import numpy as np
 from sgdmc.sgd.problems import make_least_squares
 from sgdmc.sgd.simulate import run_sgd
+# A process in the background may have been told to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)
 try:
     run_sgd(make_least_squares(rng=0), np.zeros((N_CHAINS, 2)), step_size=0.01, n_steps=10**10,
