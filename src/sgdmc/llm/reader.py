@@ -106,7 +106,7 @@ def next_state_laws(
         With ``mirror``: size of the mirror image, above 0 and at most 1. The image is drawn
         towards the middle of the ``n`` states, ``floor((n/2 - s - 1/2) squeeze + n/2)``; its laws
         come back by the overlaps of bins, and what they put beyond the states counts to the first
-        and the last. At no further cost the two readings then err less alike: 0.7 pays where the
+        and the last. At no further cost the two readings then err less alike: 0.6 pays where the
         series fills the states, little on a grid fitted to it (see `sgdmc.pretrain.evaluate`).
     progress : bool
         Show a progress bar with positions a second.
