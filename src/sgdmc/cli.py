@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from sgdmc.chain.kernel import Kernel
-    from sgdmc.forecasting.basins import BasinKernel
     from sgdmc.forecasting.gradient import GradientKernel
+    from sgdmc.forecasting.held import FieldKernel
     from sgdmc.forecasting.stepped import SteppedKernel
     from sgdmc.sgd.run import Run
 
@@ -181,6 +182,7 @@ def _demo(options: argparse.Namespace) -> None:
 def _forecast(options: argparse.Namespace) -> None:
     from sgdmc.chain.kernel import Kernel
     from sgdmc.forecasting.forecast import forecast
+    from sgdmc.forecasting.held import FieldKernel
     from sgdmc.sgd.run import load_run
     from sgdmc.show.plots import plot_forecast, plot_kernel, plot_run, save_figure
     from sgdmc.show.report import Report
@@ -219,9 +221,10 @@ def _forecast(options: argparse.Namespace) -> None:
     report.table(rows)
     report.notes(kernel.notes)
     pictures = {"run": (plot_run(run), "The observed run.")}
-    if isinstance(kernel, Kernel):
-        kernel.save(options.out / "kernel.npz")
-        pictures["kernel"] = (plot_kernel(kernel), "The kernel; marks: rows never visited.")
+    written = kernel.rows if isinstance(kernel, FieldKernel) else kernel
+    if isinstance(written, Kernel):
+        written.save(options.out / "kernel.npz")
+        pictures["kernel"] = (plot_kernel(written), "The kernel; marks: rows never visited.")
     pictures["forecast"] = (plot_forecast(result), "Forecast: medians and 90% intervals.")
     for name, (figure, caption) in pictures.items():
         save_figure(figure, options.out, name)
@@ -232,11 +235,14 @@ def _forecast(options: argparse.Namespace) -> None:
 
 def _kernel(options: argparse.Namespace) -> None:
     from sgdmc.chain.kernel import Kernel
+    from sgdmc.forecasting.held import FieldKernel
     from sgdmc.sgd.run import load_run
     from sgdmc.show.plots import plot_kernel, save_figure
 
     run = load_run(options.file)
     kernel = _estimate(options, run, None, None)
+    if isinstance(kernel, FieldKernel):
+        kernel = replace(kernel.rows, notes=kernel.notes)
     if not isinstance(kernel, Kernel):
         raise ValueError(
             f"--method must estimate rows to be written down; {options.method} steps parameters "
@@ -406,7 +412,7 @@ def _info(options: argparse.Namespace) -> None:
 
 def _estimate(
     options: argparse.Namespace, run: Run, starts: NDArray[np.float64] | None, horizon: int | None
-) -> Kernel | SteppedKernel | GradientKernel | BasinKernel:
+) -> Kernel | SteppedKernel | GradientKernel | FieldKernel:
     from sgdmc.forecasting.estimate import estimate_kernel
 
     return estimate_kernel(

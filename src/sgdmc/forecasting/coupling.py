@@ -14,13 +14,16 @@ import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 from sgdmc.chain.kernel import Coordinates
+from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.var import lagged_pairs, var1_fit
 
-__all__ = ["choose_coordinates"]
+__all__ = ["choose_coordinates", "choose_field"]
 
 Array = NDArray[np.float64]
 
 _MAX_CONDITION = 50.0
+# Log-evidence by which a curved field has to exceed every linear law.
+_CURVED = 0.0
 
 
 def choose_coordinates(
@@ -62,6 +65,25 @@ def choose_coordinates(
     if gain > 0:
         return rotated, "rotated", f"rotated to VAR(1) eigen-coordinates: BIC better by {gain:.1f}"
     return identity, "blocks", f"coordinates as they are: BIC of a coupled law worse by {-gain:.1f}"
+
+
+def choose_field(paths: Sequence[Array]) -> GradientField | None:
+    """Fit a field to runs, and return it where it explains their steps better than a linear law.
+
+    Parameters
+    ----------
+    paths : sequence of ndarray, each (T_c, dim)
+
+    Returns
+    -------
+    GradientField or None
+        None for one coordinate or fewer than four iterates, and where its log-evidence does not
+        exceed that of a linear law by 2.
+    """
+    if paths[0].shape[1] == 1 or max(len(p) for p in paths) < 4:
+        return None
+    field = GradientField.fit(paths)
+    return field if field.gain > _CURVED else None
 
 
 def _basis_of(

@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from sgdmc.chain.calibration import calibrate_rows
 from sgdmc.chain.grid import Grid
 from sgdmc.chain.kernel import Kernel
-from sgdmc.forecasting.basins import BasinKernel, group_by_tail
-from sgdmc.forecasting.coupling import choose_coordinates
+from sgdmc.forecasting.coupling import choose_coordinates, choose_field
+from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.gradient import GradientKernel
+from sgdmc.forecasting.held import FieldKernel, hold_to_field
 from sgdmc.forecasting.joint import joint_kernel
 from sgdmc.forecasting.lag import choose_lag
 from sgdmc.forecasting.rows import ROW_ESTIMATORS, BlockRows, llm_block
@@ -36,8 +37,8 @@ __all__ = [
 
 METHODS = ("llm", *ROW_ESTIMATORS, *STEPPED, "gradient-gp", "auto")
 COMPLETIONS = ("barycenter", "increments", "quantiles", "probe", "nearest", None)
-KernelOrBasins = TypeVar("KernelOrBasins", Kernel, BasinKernel)
-Coupling = Literal["auto", "blocks", "rotated", "joint"]
+RowKernel = TypeVar("RowKernel", bound=Kernel | FieldKernel)
+Coupling = Literal["auto", "blocks", "rotated", "field", "joint"]
 
 
 def estimate_kernel(
@@ -59,7 +60,7 @@ def estimate_kernel(
     device: str | None = None,
     dtype: str | None = None,
     progress: bool = False,
-) -> Kernel | SteppedKernel | GradientKernel | BasinKernel:
+) -> Kernel | SteppedKernel | GradientKernel | FieldKernel:
     """Estimate SGD's kernel from observed runs.
 
     Parameters
@@ -80,11 +81,13 @@ def estimate_kernel(
     lag : int or "auto"
         Recorded steps that one kernel step stands for; see
         :func:`sgdmc.forecasting.lag.choose_lag`.
-    coupling : {"auto", "blocks", "rotated", "joint"}
+    coupling : {"auto", "blocks", "rotated", "field", "joint"}
         ``"blocks"``: one chain a coordinate as it is; ``"rotated"``: in the eigen-coordinates of a
-        VAR(1) fit; ``"auto"``: the better of these by how a coupled law explains the steps, for
-        each group of runs that ended together; ``"joint"``, for
-        ``"llm"``: coordinates interleaved in one text. Stepped methods are joint anyway.
+        VAR(1) fit; ``"field"``: rows scatter around means that follow a Gaussian process for the
+        loss's gradient, one for all coordinates; ``"auto"``: the better of the first two by how a
+        coupled law explains the steps, or, with ``recalibrate``, the field where it explains them
+        e² times better than any linear law; ``"joint"``, for ``"llm"``: coordinates interleaved in
+        one text. Stepped methods are joint anyway.
     completion : str or None
         How rows that no run visited are filled: ``"barycenter"`` (debiased Sinkhorn),
         ``"increments"``, ``"quantiles"``, ``"nearest"``, ``"probe"`` (what the language model says
@@ -119,9 +122,8 @@ def estimate_kernel(
         For ``"var1"``, ``"knn"`` and ``"local-linear"``, and for ``coupling="joint"``.
     GradientKernel
         For ``"gradient-gp"``.
-    BasinKernel
-        With ``coupling="auto"``, where several runs ended in different places: a kernel for each
-        group of runs, mixed by the probability that a start belongs to it.
+    FieldKernel
+        With ``coupling="field"``, or where ``"auto"`` chose it.
 
     Raises
     ------
@@ -165,22 +167,6 @@ def estimate_kernel(
         return GradientKernel.fit(paths, lag=n_lag, names=run.names, notes=(why_lag,))
     if method in STEPPED:
         return stepped_kernel(paths, method=method, lag=n_lag, names=run.names, notes=(why_lag,))
-    if coupling == "auto" and basis is None and len(paths) > 1:
-        labels = group_by_tail(paths)
-        if labels.max() > 0:
-            groups = [
-                Run.from_paths([paths[k] for k in np.flatnonzero(labels == g)], names=run.names)
-                for g in range(int(labels.max()) + 1)
-            ]
-            options: dict[str, Any] = {
-                "method": method, "model": model, "digits": digits, "lag": n_lag,
-                "completion": completion, "cover": cover, "reg": reg, "mirror": mirror,
-                "recalibrate": recalibrate, "max_context": max_context, "device": device,
-                "dtype": dtype,
-            }  # fmt: skip
-            return BasinKernel.of(
-                [estimate_kernel(part, **options) for part in groups], labels, paths
-            )
     if coupling == "joint":
         return _joint(
             run,
@@ -195,8 +181,14 @@ def estimate_kernel(
             dtype,
             cover,
         )
+    held = (method == "llm" and recalibrate) or coupling == "field"
+    field = None
+    if coupling == "field":
+        field = GradientField.fit(paths)
+    elif coupling == "auto" and basis is None and held:
+        field = choose_field(paths)
     coordinates, chosen, why_coupling = choose_coordinates(
-        paths, n_lag, coupling=coupling, basis=basis
+        paths, n_lag, coupling="auto" if coupling == "field" else coupling, basis=basis
     )
     rotated = [coordinates.forward(p) for p in paths]
     spanned = np.concatenate(rotated)
@@ -216,15 +208,16 @@ def estimate_kernel(
             ROW_ESTIMATORS[method]([s[:, i] for s in states], grid.n_states, n_lag)
             for i in range(run.dim)
         ]
-    held = method == "llm" and recalibrate
+    # Rows are held as the model tells them, and filled after.
+    asked = "probe" if held and method == "llm" else completion
     kernel = Kernel(
-        blocks=np.stack([_fill(b, "probe" if held else completion, reg) for b in found]),
+        blocks=np.stack([_fill(b, asked, reg) for b in found]),
         observed=np.stack([_visited(grid, rotated, i, n_lag) for i in range(run.dim)]),
         off_state_mass=np.stack([block.off_state_mass for block in found]),
         grid=grid,
         lag=n_lag,
         method=method,
-        completion=("probe" if held else completion) or "none",
+        completion=asked or "none",
         coupling=chosen,
         coordinates=coordinates,
         names=run.names,
@@ -233,13 +226,15 @@ def estimate_kernel(
     )
     if not held:
         return kernel
-    kernel = recalibrate_kernel(kernel)
+    fitted = recalibrate_kernel(kernel, field=field)
     return (
-        kernel if completion == "probe" else complete_kernel(kernel, completion=completion, reg=reg)
+        fitted if asked == completion else complete_kernel(fitted, completion=completion, reg=reg)
     )
 
 
-def recalibrate_kernel(kernel: KernelOrBasins) -> KernelOrBasins:
+def recalibrate_kernel(
+    kernel: Kernel, *, field: GradientField | None = None
+) -> Kernel | FieldKernel:
     """Hold the rows of a kernel to the steps that its runs made.
 
     Rows are moved and scaled so that the observed steps have no trend left and the right spread
@@ -247,16 +242,21 @@ def recalibrate_kernel(kernel: KernelOrBasins) -> KernelOrBasins:
 
     Parameters
     ----------
-    kernel : Kernel or BasinKernel
+    kernel : Kernel
         From :func:`estimate_kernel` with ``recalibrate=False``.
+    field : GradientField, optional
+        Of the same runs: rows then keep their scatter alone, and means follow the field
+        (:func:`sgdmc.forecasting.held.hold_to_field`).
 
     Returns
     -------
-    Kernel or BasinKernel
+    Kernel
+        Without a field.
+    FieldKernel
+        With one.
     """
-    if isinstance(kernel, BasinKernel):
-        held = tuple(recalibrate_kernel(k) for k in kernel.kernels)
-        return replace(kernel, kernels=held)
+    if field is not None:
+        return hold_to_field(kernel, field)
     weights = var1_fit(*lagged_pairs(kernel.paths, kernel.lag), lag=kernel.lag).weights
     rotated = [kernel.coordinates.forward(p) for p in kernel.paths]
     grid, fits = kernel.grid, []
@@ -278,11 +278,11 @@ def _best(
     lag: int | Literal["auto"],
     horizon: int | None,
     options: dict[str, Any],
-) -> Kernel | SteppedKernel | GradientKernel | BasinKernel:
+) -> Kernel | SteppedKernel | GradientKernel | FieldKernel:
     """Estimate with the method that foretells held-out steps best."""
     n_lag = choose_lag(run, digits=3, horizon=horizon)[0] if lag == "auto" else int(lag)
 
-    def fit(part: Run, name: str) -> Kernel | SteppedKernel | GradientKernel | BasinKernel:
+    def fit(part: Run, name: str) -> Kernel | SteppedKernel | GradientKernel | FieldKernel:
         own = dict(options)
         if own["completion"] == "probe" and name != "llm":
             own["completion"] = "barycenter"
@@ -295,13 +295,13 @@ def _best(
 
 
 def complete_kernel(
-    kernel: KernelOrBasins, *, completion: str | None, reg: float | None = None
-) -> KernelOrBasins:
+    kernel: RowKernel, *, completion: str | None, reg: float | None = None
+) -> RowKernel:
     """Fill the rows that no run visited anew, keeping the others.
 
     Parameters
     ----------
-    kernel : Kernel
+    kernel : Kernel or FieldKernel
         From :func:`estimate_kernel`.
     completion : str or None
         ``"barycenter"``, ``"increments"``, ``"quantiles"``, ``"nearest"`` or ``"entropic"``; None:
@@ -318,9 +318,9 @@ def complete_kernel(
     ValueError
         If ``completion`` is unknown, or a coordinate has no visited state.
     """
-    if isinstance(kernel, BasinKernel):
-        filled = tuple(complete_kernel(k, completion=completion, reg=reg) for k in kernel.kernels)
-        return replace(kernel, kernels=filled, completion=completion or "none")
+    if isinstance(kernel, FieldKernel):
+        rows = complete_kernel(kernel.rows, completion=completion, reg=reg)
+        return replace(kernel, rows=rows)
     blocks = [
         _completed(block, seen, completion, reg)
         for block, seen in zip(kernel.blocks, kernel.observed, strict=True)

@@ -54,7 +54,7 @@ class Forecast:
 
     Attributes
     ----------
-    kernel : Kernel, JointKernel, SteppedKernel, GradientKernel or BasinKernel
+    kernel : Kernel, JointKernel, SteppedKernel, GradientKernel or FieldKernel
         What the forecast was made with.
     starts : ndarray, shape (n_starts, dim)
     n_steps : int

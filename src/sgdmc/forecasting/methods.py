@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sgdmc.forecasting.coupling import choose_field
 from sgdmc.forecasting.estimate import complete_kernel, estimate_kernel, recalibrate_kernel
 from sgdmc.forecasting.exact import exact_kernel
 from sgdmc.forecasting.families import Task
@@ -59,7 +60,12 @@ class Bench:
         """Return the same kernel held to the observed steps, its unvisited rows filled."""
         kernel = self.estimate(method, coupling)
         if method == "llm" and held:
-            kernel = self._once((id(kernel), "held"), lambda: recalibrate_kernel(kernel))
+            field = choose_field(self.run.paths) if coupling == "auto" else None
+            read = kernel
+            kernel = self._once(
+                (id(read), f"held, field {field is not None}"),
+                lambda: recalibrate_kernel(read, field=field),
+            )
         if completion == "probe":
             return cast(Forecaster, kernel)
         return cast(

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgdmc.chain.kernel import JointKernel
-from sgdmc.forecasting.basins import BasinKernel, mix_draws
 from sgdmc.forecasting.gradient import GradientKernel
+from sgdmc.forecasting.held import FieldKernel
 from sgdmc.forecasting.var import law_deviations
 
 __all__ = ["predictive_draws"]
@@ -51,20 +51,11 @@ def predictive_draws(
     if isinstance(kernel, GradientKernel):
         rng = np.random.default_rng([seed, n_steps, 3])
         return kernel.hedged(starts, n_steps=n_steps, n_chains=samples.shape[1], rng=rng)
-    if isinstance(kernel, BasinKernel):
+    if isinstance(kernel, FieldKernel):
+        # Draws of the field lead elsewhere than its mean does.
         rng = np.random.default_rng([seed, n_steps, 2])
-        n_chains = samples.shape[1]
-        parts = [
-            predictive_draws(
-                part,
-                starts,
-                part.advance(starts, n_steps=n_steps, n_chains=n_chains, rng=rng),
-                n_steps=n_steps,
-                seed=seed + g,
-            )
-            for g, part in enumerate((*kernel.kernels, kernel.field))
-        ]
-        return mix_draws(np.stack(parts), kernel.probabilities(starts), rng)
+        ends = kernel.field.ends(starts, n_steps, n_draws=samples.shape[1], rng=rng)
+        return np.asarray(samples + ends - kernel.field.flow(starts, n_steps)[:, None])
     runs = tuple(np.asarray(p, dtype=np.float64).tobytes() for p in kernel.paths)
     points = np.asarray(starts, dtype=np.float64).tobytes()
     off, factor, spread = _deviations(

@@ -16,6 +16,7 @@ from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.estimate import estimate_kernel
 from sgdmc.forecasting.exact import exact_kernel
 from sgdmc.forecasting.forecast import Forecast, StartOutsideWarning, forecast
+from sgdmc.forecasting.held import FieldKernel
 from sgdmc.forecasting.scores import ScoreTable, score_forecast
 from sgdmc.sgd.problems import (
     LeastSquares,
@@ -70,7 +71,7 @@ class DemoResult:
 
     case: DemoCase
     run: Run
-    kernel: Kernel
+    kernel: Kernel | FieldKernel
     forecast: Forecast
     truth: NDArray[np.float64]
     table: ScoreTable
@@ -156,7 +157,7 @@ def run_case(case: DemoCase, *, model: str = "shipped", seed: int = 0) -> DemoRe
     )
     starts = rng.uniform(case.low, case.high, size=(_N_STARTS, problem.dim))
     truth, again = (_ends(problem, starts, case, int(rng.integers(2**32))) for _ in range(2))
-    kernels: dict[str, Kernel] = {}
+    kernels: dict[str, Kernel | FieldKernel] = {}
     for name, method in (
         ("LLM (shipped)", "llm"),
         ("counts", "counts"),
@@ -164,7 +165,7 @@ def run_case(case: DemoCase, *, model: str = "shipped", seed: int = 0) -> DemoRe
     ):
         label = name if model == "shipped" or method != "llm" else f"LLM ({model})"
         kernel = estimate_kernel(run, method=method, model=model, cover=starts)
-        assert isinstance(kernel, Kernel)
+        assert isinstance(kernel, Kernel | FieldKernel)
         kernels[label] = kernel
     forecasts: dict[str, Forecast] = {}
     with warnings.catch_warnings():

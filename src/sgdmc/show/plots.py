@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.forecast import Forecast
+from sgdmc.forecasting.held import FieldKernel
 from sgdmc.sgd.run import Run
 from sgdmc.show.style import COLOURS, styled
 
@@ -46,13 +47,17 @@ def plot_run(run: Run, *, title: str = "Observed run") -> Figure:
         return figure
 
 
-def plot_kernel(kernel: Kernel, *, title: str | None = None) -> Figure:
+def plot_kernel(kernel: Kernel | FieldKernel, *, title: str | None = None) -> Figure:
     """Draw each block as a heat map; rows that no run visited are marked on the left edge.
+
+    Of a kernel whose means follow a field these are the rows that tell its scatter.
 
     Colours are the square roots of the probabilities, so that thin rows stay visible.
     """
     from matplotlib.figure import Figure
 
+    if isinstance(kernel, FieldKernel):
+        kernel = kernel.rows
     with styled():
         figure = Figure(figsize=(4.2 * kernel.dim, 3.8))
         axes = np.atleast_1d(np.asarray(figure.subplots(1, kernel.dim)))

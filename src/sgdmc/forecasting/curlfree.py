@@ -1,0 +1,269 @@
+"""Covariances of gradients: a parabola that is not known, and a Gaussian process around it.
+
+The covariance of a process's gradient is that of E. Solak, R. Murray-Smith, W. E. Leithead,
+D. J. Leith, C. E. Rasmussen: Derivative observations in Gaussian process models of dynamic systems.
+NeurIPS 15 (2002). The gradient of an unknown parabola is ``H z + b`` with ``H`` symmetric.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_solve, cholesky
+from scipy.optimize import minimize
+
+__all__ = ["Posterior", "Prior", "fit_posterior"]
+
+Array = NDArray[np.float64]
+
+# Median and spread (of logarithms) of length scales in ranges, of what is not a parabola, with one
+# and without, and of the entries of H on and off its diagonal; gradients have a mean square of 1.
+_LENGTH, _LENGTH_BOUNDS = (np.log(0.4), 0.5), (np.log(0.1), np.log(4.0))
+_RIPPLE, _ALONE = (np.log(0.1), 1.5), (0.0, 2.0)
+_CURVATURE, _CROSSED = (np.log(0.5), 1.0), (np.log(0.5), 1.0)
+_AMPLITUDE_BOUNDS, _CROSSED_BOUNDS, _ERROR_BOUNDS = (-6.0, 4.0), (-4.0, 1.0), (-7.0, 1.0)
+_ERROR = np.log(0.02)
+# Standard deviations of b, and of the curvature that all directions of the parameters share.
+_SHIFT, _COMMON = 2.0, 3.0
+_MAX_ITERATIONS = 40
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed of a gradient's field before steps are seen.
+
+    Attributes
+    ----------
+    parabola, ripple : bool
+        Whether there is a parabola, and whether there is anything but it.
+    common : ndarray, shape (dim,)
+        Curvature of each coordinate, in ranges, where all parameters have the same.
+    theta : ndarray
+        Logarithms: length scales (dim) and amplitude of what is not a parabola; standard
+        deviation of the diagonal of H, and of the rest over it; error that is not noise.
+    """
+
+    parabola: bool
+    ripple: bool
+    common: Array
+    theta: Array
+
+    @property
+    def scales(self) -> tuple[Array, float, Array]:
+        """Length scales, variance of the process, and variances of the parabola's parts (4,)."""
+        dim, theta = len(self.common), self.theta
+        lengths, variance = np.ones(dim), 0.0
+        if self.ripple:
+            lengths = np.exp(theta[:dim])
+            # An amplitude of 1 is a gradient of 1.
+            variance = float(np.exp(2 * theta[dim] + 2 * theta[:dim].mean()))
+        parts = np.zeros(4)
+        if self.parabola:
+            on = np.exp(2 * theta[-3])
+            parts[:] = _SHIFT**2, _COMMON**2, on, on * np.exp(2 * theta[-2])
+        return lengths, variance, parts
+
+    @property
+    def error(self) -> float:
+        """Variance of the error that is not noise."""
+        return float(np.exp(2 * self.theta[-1]))
+
+    def covariance(self, a: Array, b: Array) -> Array:
+        """Covariance of gradients at points (n, dim) and (m, dim): (n dim, m dim)."""
+        dim = a.shape[1]
+        out = np.empty((len(a), dim, len(b), dim))
+        _covariance(a, b, self.common, *self.scales, out)
+        return out.reshape(len(a) * dim, len(b) * dim)
+
+    def variances(self, z: Array) -> Array:
+        """Variance of the gradient's entries at points (m, dim): (m, dim)."""
+        lengths, variance, parts = self.scales
+        squares = z**2
+        others = squares.sum(axis=1, keepdims=True) - squares
+        bent = (parts[1] * self.common**2 + parts[2]) * squares + 0.5 * parts[3] * others
+        return np.asarray(variance / lengths**2 + parts[0] + bent)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A prior and what observed gradients make of it.
+
+    Attributes
+    ----------
+    prior : Prior
+    points : ndarray, shape (k, dim)
+    factor, solved : ndarray, shapes (k dim, k dim) and (k, dim)
+        Cholesky factor of the observations' covariance, and what it solves to.
+    evidence : float
+        Logarithm of the density of observations and hyperparameters, but for a constant.
+    """
+
+    prior: Prior
+    points: Array
+    factor: Array
+    solved: Array
+    evidence: float
+
+    def mean(self, z: Array) -> Array:
+        """Mean gradient at points (m, dim)."""
+        lengths, variance, parts = self.prior.scales
+        common, points, solved = self.prior.common, self.points, self.solved
+        # The parabola's share is a line in z.
+        own = np.einsum("ki,ki->i", points, solved)
+        crossed = 0.5 * parts[3] * (points.T @ solved + solved.T @ points)
+        np.fill_diagonal(crossed, parts[2] * own)
+        matrix = crossed + np.diag(parts[1] * common * float(common @ own))
+        # Each off-diagonal entry of H is one number: it has half the variance twice.
+        out = z @ matrix.T + parts[0] * solved.sum(axis=0)
+        if variance > 0:
+            _add_ripple(z, points, solved, lengths, variance, out)
+        return np.asarray(out)
+
+
+def fit_posterior(
+    points: Array, gradients: Array, noise: Array, common: Array, *, parabola: bool, ripple: bool
+) -> Posterior:
+    """Find the hyperparameters of largest posterior density.
+
+    Parameters
+    ----------
+    points, gradients, noise : ndarray, shape (k, dim)
+        Where gradients were observed, which, and the variance of each.
+    common : ndarray, shape (dim,)
+    parabola, ripple : bool
+        As in :class:`Prior`; at least one of them.
+    """
+    dim = points.shape[1]
+    starts, bounds, beliefs = [], [], []
+    if ripple:
+        amplitude = _RIPPLE if parabola else _ALONE
+        starts += [_LENGTH[0]] * dim + [amplitude[0]]
+        bounds += [_LENGTH_BOUNDS] * dim + [_AMPLITUDE_BOUNDS]
+        beliefs += [_LENGTH] * dim + [amplitude]
+    if parabola:
+        starts += [_CURVATURE[0], _CROSSED[0]]
+        bounds += [_AMPLITUDE_BOUNDS, _CROSSED_BOUNDS]
+        beliefs += [_CURVATURE, _CROSSED]
+    starts.append(_ERROR)
+    bounds.append(_ERROR_BOUNDS)
+    middle, spread = np.array([*beliefs, (0.0, np.inf)]).T
+    observed, diagonal = gradients.ravel(), noise.ravel()
+    unit = np.eye(len(observed))
+
+    def factored(theta: Array) -> tuple[Prior, Array]:
+        prior = Prior(parabola, ripple, common, theta)
+        covariance = prior.covariance(points, points)
+        covariance[np.diag_indices_from(covariance)] += diagonal + prior.error
+        return prior, cholesky(covariance, lower=True, check_finite=False)
+
+    def loss(theta: Array) -> tuple[float, Array]:
+        try:
+            prior, factor = factored(theta)
+        except LinAlgError:
+            return 1e10, np.zeros_like(theta)
+        inverse = cho_solve((factor, True), unit, check_finite=False)
+        solved = inverse @ observed
+        off = (theta - middle) / spread
+        value = 0.5 * (observed @ solved + off @ off) + np.log(np.diag(factor)).sum()
+        weight = 0.5 * (inverse - np.outer(solved, solved))
+        slopes = np.zeros(dim + 3)
+        square = weight.reshape(len(points), dim, len(points), dim)
+        _slopes(points, common, *prior.scales, square, slopes)
+        parts = [*slopes[: dim + 1]] if ripple else []
+        parts += [*slopes[dim + 1 :]] if parabola else []
+        parts.append(2 * prior.error * float(np.trace(weight)))
+        return float(value), np.array(parts) + off / spread
+
+    found = minimize(
+        loss,
+        np.array(starts),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": _MAX_ITERATIONS},
+    )
+    prior, factor = factored(found.x)
+    solved = cho_solve((factor, True), observed).reshape(points.shape)
+    return Posterior(prior, points, factor, solved, -float(found.fun))
+
+
+@njit(cache=True)
+def _covariance(a, b, common, lengths, variance, parts, out):  # type: ignore[no-untyped-def]
+    """``∂²k/∂a_i∂b_j = k (δ_ij/l_i² − u_i u_j)``, ``u_i = (a_i − b_i)/l_i²``, and the parabola's.
+
+    For ``k = s² exp(−½ Σ (a_i − b_i)²/l_i²)``.
+    """
+    n, dim = a.shape
+    for p in range(n):
+        for q in range(b.shape[0]):
+            square = dot = 0.0
+            for i in range(dim):
+                square += ((a[p, i] - b[q, i]) / lengths[i]) ** 2
+                dot += a[p, i] * b[q, i]
+            near = variance * np.exp(-0.5 * square)
+            for i in range(dim):
+                u = (a[p, i] - b[q, i]) / lengths[i] ** 2
+                for j in range(dim):
+                    v = (a[p, j] - b[q, j]) / lengths[j] ** 2
+                    value = -near * u * v + parts[1] * common[i] * a[p, i] * common[j] * b[q, j]
+                    if i == j:
+                        own = a[p, i] * b[q, i]
+                        value += near / lengths[i] ** 2 + parts[0]
+                        value += parts[2] * own + 0.5 * parts[3] * (dot - own)
+                    else:
+                        value += 0.5 * parts[3] * a[p, j] * b[q, i]
+                    out[p, i, q, j] = value
+
+
+@njit(cache=True)
+def _slopes(a, common, lengths, variance, parts, weight, out):  # type: ignore[no-untyped-def]
+    """Sum ``weight`` times the derivative of the covariance by each logarithm (dim + 3,)."""
+    n, dim = a.shape
+    for p in range(n):
+        for q in range(n):
+            square = dot = 0.0
+            for i in range(dim):
+                square += ((a[p, i] - a[q, i]) / lengths[i]) ** 2
+                dot += a[p, i] * a[q, i]
+            near = variance * np.exp(-0.5 * square)
+            for i in range(dim):
+                u = (a[p, i] - a[q, i]) / lengths[i] ** 2
+                for j in range(dim):
+                    v = (a[p, j] - a[q, j]) / lengths[j] ** 2
+                    w = weight[p, i, q, j]
+                    value, on, off = -near * u * v, 0.0, 0.5 * parts[3] * a[p, j] * a[q, i]
+                    if i == j:
+                        own = a[p, i] * a[q, i]
+                        value += near / lengths[i] ** 2
+                        on, off = parts[2] * own, 0.5 * parts[3] * (dot - own)
+                        out[i] -= 2.0 * w * near / lengths[i] ** 2
+                    for r in range(dim):
+                        gap = (a[p, r] - a[q, r]) / lengths[r]
+                        out[r] += w * value * (2.0 / dim + gap * gap)
+                    out[i] += 2.0 * w * near * u * v
+                    out[j] += 2.0 * w * near * u * v
+                    out[dim] += 2.0 * w * value
+                    out[dim + 1] += 2.0 * w * (on + off)
+                    out[dim + 2] += 2.0 * w * off
+
+
+@njit(cache=True)
+def _add_ripple(z, points, solved, lengths, variance, out):  # type: ignore[no-untyped-def]
+    """Add the process's share of the mean at each of ``z``: no covariance is stored."""
+    m, dim = z.shape
+    u = np.empty(dim)
+    for p in range(m):
+        for q in range(points.shape[0]):
+            square = along = 0.0
+            for i in range(dim):
+                u[i] = (z[p, i] - points[q, i]) / lengths[i] ** 2
+                square += u[i] * u[i] * lengths[i] ** 2
+                along += u[i] * solved[q, i]
+            if square > 80.0:
+                continue
+            near = variance * np.exp(-0.5 * square)
+            for i in range(dim):
+                out[p, i] += near * (solved[q, i] / lengths[i] ** 2 - u[i] * along)

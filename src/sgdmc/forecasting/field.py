@@ -1,0 +1,341 @@
+"""SGD's mean step as minus a gradient: a parabola and a curl-free Gaussian process around it.
+
+With one step size the mean of a step is ``−γ∇f(θ)``, and the field of a gradient has no curl: how
+the first coordinate's step changes with the second is how the second's changes with the first. A
+prior on ``f`` carries that over to its gradient, so that runs which passed on either side tell
+where a ridge between two basins lies. Far from every run the field is the parabola's; where the
+runs show that ``f`` is not convex it goes back to zero instead, and SGD stays where it is until
+something is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dtrmm
+
+from sgdmc.forecasting.cells import Cells
+from sgdmc.forecasting.curlfree import Posterior, fit_posterior
+from sgdmc.forecasting.paths import ranges_of
+from sgdmc.forecasting.var import lagged_pairs, noise_at, noise_line, var1_fit
+
+__all__ = ["GradientField"]
+
+Array = NDArray[np.float64]
+
+# Standard deviations by which the field must lead away from a point for f not to be convex, and
+# cells that are compared.
+_NOT_CONVEX, _COMPARED = 3.0, 80
+# Farthest move of a step of the flow and its largest error, in ranges; steps of the flow;
+# and how much coarser both are for draws of the field.
+_FARTHEST, _TOLERANCE, _MAX_STEPS, _COARSER = 0.15, 0.002, 400, 2.0
+# Half-spaces on which a step is projected, at most.
+_PROJECTIONS = 4
+# Least pull of a convex function over that of the parabola alone.
+_SLACK = 0.3
+# Loudness at most.
+_LOUDEST = 10.0
+# Draws of the field behind the chains of a start.
+_DRAWS = 32
+# Points whose field is found at once.
+_AT_ONCE = 1000
+# Fields and, for each, flows that are kept: methods and horizons ask for the same ones.
+_KEPT_FIELDS, _KEPT_FLOWS = 4, 16
+
+
+@dataclass(frozen=True)
+class GradientField:
+    """The posterior of SGD's mean step.
+
+    Attributes
+    ----------
+    width : ndarray, shape (dim,)
+        Ranges of the runs: points are divided by them.
+    posterior : Posterior
+        Of the gradient in ranges, around ``centre``.
+    centre : ndarray, shape (dim,)
+        In ranges.
+    unit : ndarray, shape (dim,)
+        Mean step in ranges for a gradient of one.
+    noise : ndarray, shape (3,)
+        Variance of a step as a line in the squared drift (:func:`sgdmc.forecasting.var.noise_at`).
+    gain : float
+        By how much the logarithm of the evidence exceeds that of a parabola alone.
+    ascent : float
+        How clearly steps lead away from one another somewhere, in standard deviations: gradients
+        of convex functions are monotone, ``(∇f(x) − ∇f(y))·(x − y) ≥ 0``.
+    pull : float
+        Rate per step at which the steps of a convex ``f`` lead nearer to one another, at least.
+    """
+
+    width: Array
+    posterior: Posterior
+    centre: Array
+    unit: Array
+    noise: Array
+    gain: float
+    ascent: float
+    pull: float
+    _flows: dict[bytes, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def fit(cls, paths: Sequence[Array]) -> GradientField:
+        """Fit the field to observed runs; the same object for runs that were lately fitted.
+
+        Parameters
+        ----------
+        paths : sequence of ndarray, each (T_c, dim)
+
+        Raises
+        ------
+        ValueError
+            If no run has four iterates.
+        """
+        floats = [np.asarray(p, dtype=np.float64) for p in paths]
+        return _fitted(floats[0].shape[1], tuple(p.tobytes() for p in floats))
+
+    @classmethod
+    def _fit(cls, paths: Sequence[Array]) -> GradientField:
+        width = ranges_of(paths)
+        cells = Cells.of(paths, width)
+        law = var1_fit(*lagged_pairs(paths, 1))
+        starts = cells.points * width
+        common = width**2 / (width**2).mean()
+
+        def fitted(drift: Array, *, parabola: bool = True, ripple: bool = True) -> GradientField:
+            """Fit to means whose noise is what a drift leaves."""
+            seen = cells.means(drift)
+            # dz = −γ (∂f/∂z) / width²: minus gradients in ranges are steps × width².
+            gradients = seen.steps * width**2
+            scale = float(np.sqrt((gradients**2).mean())) or 1.0
+            centre = seen.points.mean(axis=0)
+            posterior = fit_posterior(
+                seen.points - centre,
+                gradients / scale,
+                seen.noise * width**4 / scale**2,
+                common,
+                parabola=parabola,
+                ripple=ripple,
+            )
+            noise = noise_line(drift * width, (cells.steps - drift) * width)
+            return cls(width, posterior, centre, scale / width**2, noise, 0.0, np.inf, 0.0)
+
+        first = fitted((law.push(starts, 1) - starts) / width)
+        drift = first.mean(cells.points)
+        found, alone = fitted(drift), fitted(drift, ripple=False)
+        ascent = found._clearest_ascent()
+        if ascent > _NOT_CONVEX:
+            found = fitted(drift, parabola=False)
+        return cls(
+            width,
+            found.posterior,
+            found.centre,
+            found.unit,
+            found.noise,
+            found.posterior.evidence - alone.posterior.evidence,
+            ascent,
+            _SLACK * alone._slowest(),
+        )
+
+    def _slowest(self) -> float:
+        """Lowest rate per step of a parabola, at least 0."""
+        centre = self.centre[None]
+        at_centre = self.mean(centre)
+        slopes = np.concatenate(
+            [self.mean(centre + row) - at_centre for row in np.eye(len(self.width))]
+        )
+        rates = -(slopes * self.width / self.width[:, None])
+        return max(0.0, float(np.linalg.eigvalsh((rates + rates.T) / 2)[0]))
+
+    def _clearest_ascent(self) -> float:
+        posterior = self.posterior
+        picks = np.linspace(0, len(posterior.points) - 1, _COMPARED).astype(int)
+        points = posterior.points[np.unique(picks)]
+        k, dim = points.shape
+        across = posterior.prior.covariance(points, posterior.points)
+        white = solve_triangular(posterior.factor, across.T, lower=True)
+        left = posterior.prior.covariance(points, points) - white.T @ white
+        shared = left.reshape(k, dim, k, dim)
+        own = np.einsum("pipj->pij", shared)
+        means = posterior.mean(points)
+        gaps = points[:, None] - points
+        rise = ((means[:, None] - means) * gaps).sum(axis=2)
+        alone = np.einsum("pqi,pij,pqj->pq", gaps, own, gaps)
+        together = np.einsum("pqi,piqj,pqj->pq", gaps, shared, gaps)
+        variance = alone + alone.T - together - together.T
+        # A pair of points closer than the posterior can tell apart says nothing.
+        told = variance > 1e-9 * np.maximum(alone + alone.T, 1e-300)
+        return float((rise[told] / np.sqrt(variance[told])).max(initial=0.0))
+
+    @cached_property
+    def _inverse(self) -> Array:
+        """Inverse of the factor: a product with it is twice as quick as solving."""
+        factor = self.posterior.factor
+        unit = np.eye(len(factor), order="F")
+        return np.asfortranarray(solve_triangular(factor, unit, lower=True))
+
+    @property
+    def convex(self) -> bool:
+        """Whether the runs leave it open that ``f`` is convex; the field then is one of such."""
+        return self.ascent <= _NOT_CONVEX
+
+    @cached_property
+    def _seen(self) -> tuple[Array, Array]:
+        """Points in ranges (k, dim) of the steps that the field was fitted to, and its own."""
+        points = self.posterior.points
+        return points + self.centre, self.posterior.mean(points) * self.unit
+
+    def mean(self, z: Array) -> Array:
+        """Mean of a step at points in ranges (m, dim), in ranges."""
+        return self._allowed(z, self.posterior.mean(z - self.centre) * self.unit)
+
+    def _allowed(self, z: Array, steps: Array) -> Array:
+        """Move steps to the nearest ones that a convex ``f`` allows beside those that were seen."""
+        if self.convex:
+            _project(z, *self._seen, self.width**2, self.pull, steps)
+        return steps
+
+    def mean_and_spread(self, z: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of a step at points in ranges (m, dim), in ranges."""
+        spread = np.empty_like(z)
+        for a in range(0, len(z), _AT_ONCE):
+            at = z[a : a + _AT_ONCE] - self.centre
+            prior, dim = self.posterior.prior, z.shape[1]
+            across = prior.covariance(at, self.posterior.points)
+            # Transposed, so that each column is contiguous; ``across`` itself is overwritten.
+            white = dtrmm(1.0, self._inverse, across.T, lower=1, overwrite_b=1).T
+            left = prior.variances(at) - np.einsum("ij,ij->i", white, white).reshape(-1, dim)
+            spread[a : a + _AT_ONCE] = np.sqrt(np.maximum(left, 0.0))
+        return self.mean(z), spread * self.unit
+
+    def flow(self, starts: Array, n_steps: float, *, errors: Array | None = None) -> Array:
+        """Follow the field from each start for ``n_steps`` recorded steps.
+
+        Parameters
+        ----------
+        starts : ndarray, shape (m, dim)
+            In parameter units.
+        n_steps : float
+        errors : ndarray, shape (m, dim), optional
+            How many standard deviations the field is off along each path; 0 by default.
+
+        Returns
+        -------
+        ndarray, shape (m, dim)
+
+        Notes
+        -----
+        Exponential steps, each as long as its error allows: the rate along a step is that between
+        the field at both of its ends, so that a long step into a minimum ends there and does not
+        overshoot. The last few flows with errors are kept.
+        """
+        if errors is None:
+            return self._follow(starts, n_steps, None)
+        key = _digest(starts, np.array(n_steps), errors)
+        if key not in self._flows:
+            for old in list(self._flows)[: len(self._flows) - _KEPT_FLOWS + 1]:
+                del self._flows[old]
+            self._flows[key] = self._follow(starts, n_steps, errors)
+        return self._flows[key].copy()
+
+    def loudness(self, drift: Array) -> Array:
+        """Standard deviation of a step where the mean step is ``drift``, over that of rest: (m,).
+
+        In parameter units; at most ten.
+        """
+        still = noise_at(np.zeros((1, len(self.width))), self.noise)
+        return np.minimum(np.sqrt(noise_at(drift, self.noise) / still), _LOUDEST)
+
+    def ends(self, starts: Array, n_steps: int, *, n_draws: int, rng: np.random.Generator) -> Array:
+        """Where draws of the field lead: (n_starts, n_draws, dim), a few of them in turn."""
+        few = min(n_draws, _DRAWS)
+        errors = np.tile(rng.standard_normal((few, starts.shape[1])), (len(starts), 1))
+        found = self.flow(np.repeat(starts, few, axis=0), n_steps, errors=errors)
+        return found.reshape(len(starts), few, -1)[:, np.arange(n_draws) % few]
+
+    def _follow(self, starts: Array, n_steps: float, errors: Array | None) -> Array:
+        z = starts / self.width
+        seen = self._seen[0]
+        low = np.minimum(z.min(axis=0), seen.min(axis=0)) - 1.0
+        high = np.maximum(z.max(axis=0), seen.max(axis=0)) + 1.0
+        left = np.full(len(z), float(n_steps))
+        length = left.copy()
+        coarse = 1.0 if errors is None else _COARSER
+
+        def field(at: Array, which: NDArray[np.int64]) -> Array:
+            if errors is None:
+                return self.mean(at)
+            mean, spread = self.mean_and_spread(at)
+            return self._allowed(at, mean + errors[which] * spread)
+
+        for count in range(_MAX_STEPS):
+            which = np.flatnonzero(left > 0)
+            if not len(which):
+                break
+            at, steps = z[which], np.minimum(length[which], left[which])[:, None]
+            push = field(at, which)
+            reach = np.abs(push).max(axis=1, keepdims=True)
+            steps = np.minimum(steps, coarse * _FARTHEST / np.maximum(reach, 1e-300))
+            move = steps * push
+            then = steps * field(at + move, which)
+            square = np.maximum((move**2).sum(axis=1, keepdims=True), 1e-300)
+            along = (move * then).sum(axis=1, keepdims=True) / square
+            aside = then - along * move
+            rate = np.clip(1.0 - along, -1.0, 50.0)
+            shrunk = np.where(np.abs(rate) < 1e-6, 1.0, -np.expm1(-rate) / (rate + 1e-300))
+            off = 0.5 * shrunk * aside
+            error = np.abs(off).max(axis=1)
+            # The last steps are taken as they are.
+            good = (error <= coarse * _TOLERANCE) | (steps[:, 0] < 1e-3 * n_steps)
+            good |= count > _MAX_STEPS // 2
+            taken = which[good]
+            z[taken] = np.clip((at + shrunk * move + off)[good], low, high)
+            left[taken] -= steps[good, 0]
+            left[left < 1e-9 * n_steps] = 0.0
+            length[which] = np.where(good, 2.0, 0.4) * steps[:, 0]
+        return np.asarray(z * self.width)
+
+
+@njit(cache=True)
+def _project(z, points, values, metric, pull, steps):  # type: ignore[no-untyped-def]
+    """Project steps (m, dim) in turn on the half-space that is violated most.
+
+    Half-space ``q``: ``(step − value_q)·(z − point_q) ≤ −pull |z − point_q|²`` in the parameters'
+    own metric.
+    """
+    m, dim = z.shape
+    for p in range(m):
+        for _ in range(_PROJECTIONS):
+            worst, by, share = -1, 0.0, 0.0
+            for q in range(points.shape[0]):
+                rise = square = 0.0
+                for i in range(dim):
+                    gap = z[p, i] - points[q, i]
+                    rise += metric[i] * (steps[p, i] - values[q, i]) * gap
+                    square += metric[i] * gap * gap
+                rise += pull * square
+                if rise > 0.0 and rise * rise > by * square:
+                    worst, by, share = q, rise * rise / square, rise / square
+            if worst < 0:
+                break
+            for i in range(dim):
+                steps[p, i] -= share * (z[p, i] - points[worst, i])
+
+
+@lru_cache(maxsize=_KEPT_FIELDS)
+def _fitted(dim: int, runs: tuple[bytes, ...]) -> GradientField:
+    return GradientField._fit([np.frombuffer(run).reshape(-1, dim) for run in runs])
+
+
+def _digest(*arrays: Array) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        found.update(repr(array.shape).encode() + array.tobytes())
+    return found.digest()

@@ -1,0 +1,147 @@
+"""Rows held to a field: it tells where SGD goes, observed steps how far it strays, rows how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgdmc.chain.kernel import Kernel, lag_schedule
+from sgdmc.forecasting.field import GradientField
+from sgdmc.forecasting.var import lagged_pairs
+
+__all__ = ["FieldKernel", "hold_to_field"]
+
+Array = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True)
+class FieldKernel:
+    """A kernel whose means are the flow of a field, and whose scatter has the shape of rows.
+
+    Attributes
+    ----------
+    rows : Kernel
+        One row a state and coordinate: the shape of what a step scatters around its mean.
+    field : GradientField
+        Of all coordinates together.
+    spread : ndarray, shape (dim,)
+        Standard deviation of a kernel step where the field is at rest, in ``rows.coordinates``.
+    notes : tuple of str
+        What was chosen automatically, and why.
+    """
+
+    rows: Kernel
+    field: GradientField
+    spread: Array
+    notes: tuple[str, ...] = ()
+    coupling: str = "field"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters."""
+        return self.rows.names
+
+    @property
+    def paths(self) -> tuple[Array, ...]:
+        """The observed runs."""
+        return self.rows.paths
+
+    @property
+    def lag(self) -> int:
+        """Recorded steps of one kernel step."""
+        return self.rows.lag
+
+    @property
+    def method(self) -> str:
+        """How the rows were estimated."""
+        return self.rows.method
+
+    @property
+    def completion(self) -> str:
+        """How rows were filled that no run visited."""
+        return self.rows.completion
+
+    @cached_property
+    def _laws(self) -> tuple[Array, Array, Array]:
+        """Cumulated rows (dim, n²), each a unit above the last; means and spreads (dim, n)."""
+        dim, n, blocks = self.rows.dim, self.rows.n_states, self.rows.blocks
+        sums = np.cumsum(blocks, axis=2) + np.arange(n)[:, None]
+        bins = np.arange(n) + 0.5
+        means = blocks @ bins
+        # Draws are spread over their bins.
+        variances = np.maximum(blocks @ bins**2 - means**2, 0.0) + 1 / 12
+        return sums.reshape(dim, n * n), means, np.sqrt(variances)
+
+    def advance(
+        self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
+    ) -> Array:
+        """Draw from the law ``n_steps`` recorded steps after each start.
+
+        Each kernel step follows the field for a lag and adds a draw from the row of the state,
+        less the row's mean and brought to the spread of a step; the last may be a part of one, with
+        as large a share of the variance.
+
+        Parameters
+        ----------
+        starts : ndarray, shape (n_starts, dim)
+        n_steps, n_chains : int
+        rng : Generator
+            Covers every draw.
+
+        Returns
+        -------
+        ndarray, shape (n_starts, n_chains, dim)
+        """
+        whole, share = lag_schedule(n_steps, self.lag)
+        theta = np.repeat(starts, n_chains, axis=0)
+        for part in [1.0] * whole + [share] * (share > 0):
+            theta = self._step(theta, part, n_chains, rng)
+        return theta.reshape(len(starts), n_chains, -1)
+
+    def _step(self, theta: Array, part: float, n_chains: int, rng: np.random.Generator) -> Array:
+        coordinates, n = self.rows.coordinates, self.rows.n_states
+        states = self.rows.grid.encode(coordinates.forward(theta)).astype(np.int64)
+        sums, means, spreads = self._laws
+        # Stratified: each start's chains take one draw from each part of the unit interval.
+        points = (np.arange(n_chains) + rng.random((len(theta) // n_chains, n_chains))) / n_chains
+        scatter = np.empty_like(theta)
+        for i, at in enumerate(states.T):
+            found = np.searchsorted(sums[i], at + rng.permuted(points, axis=1).ravel())
+            drawn = np.minimum(found - at * n, n - 1) + rng.random(len(theta))
+            scatter[:, i] = (drawn - means[i, at]) / spreads[i, at]
+        ends = self.field.flow(theta, part * self.lag)
+        louder = self.field.loudness((ends - theta) / (part * self.lag))[:, None]
+        scatter *= np.sqrt(part) * louder * self.spread
+        return coordinates.backward(coordinates.forward(ends) + scatter)
+
+
+def hold_to_field(kernel: Kernel, field: GradientField) -> FieldKernel:
+    """Hold the rows of a kernel to a field and to the spread that it leaves of observed steps.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Of the runs that the field was fitted to.
+    field : GradientField
+
+    Returns
+    -------
+    FieldKernel
+    """
+    before, after = lagged_pairs(kernel.paths, kernel.lag)
+    ends = field.flow(before, kernel.lag)
+    left = kernel.coordinates.forward(after) - kernel.coordinates.forward(ends)
+    left /= field.loudness((ends - before) / kernel.lag)[:, None]
+    bent = "a parabola and what departs from it" if field.convex else "which is not convex"
+    note = (
+        f"means follow a Gaussian process for the gradient of the loss, {bent}, as it explains "
+        f"the steps better than a linear law (log-evidence {field.gain:+.1f}); rows tell how "
+        "steps scatter around them"
+    )
+    spread = np.sqrt((left**2).mean(axis=0))
+    return FieldKernel(kernel, field, spread, (*kernel.notes, note))
