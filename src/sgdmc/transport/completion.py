@@ -7,12 +7,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgdmc._core import backend as kernels
 from sgdmc._core import validate
-from sgdmc.chain.moves import move_rows
+from sgdmc.chain.moves import interpolate_rows, move_rows
 from sgdmc.transport.barycenter import SUM_TOLERANCE, debiased_barycenters
 
 __all__ = ["COMPLETIONS", "complete"]
 
 COMPLETIONS = ("barycenter", "entropic", "increments", "quantiles", "nearest")
+
+# States between which Sinkhorn barycenters are solved for, at least.
+_KNOTS = 250
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -27,6 +30,7 @@ def complete(
     n_neighbours: int = 2,
     visits: ArrayLike | None = None,
     extrapolation: str = "linear",
+    stride: int | None = None,
     tol: float = 1e-3,
     max_iter: int = 300,
     n_threads: int | None = None,
@@ -55,6 +59,11 @@ def complete(
         How often each state was visited: rows visited more often weigh more. Equal by default.
     extrapolation : {"linear", "shift", "hold"}, optional
         What happens to states outside the visited range (see Notes).
+    stride : int, optional
+        Between visited states every so many-th row is solved for by Sinkhorn; those between are
+        moved mixtures of their neighbours (:func:`sgdmc.chain.moves.interpolate_rows`). By default
+        a 250th of the states, at least 1: from 500 states on, neighbours differ by less than any
+        estimate of them.
     tol, max_iter, backend, n_threads
         As for :func:`~sgdmc.transport.barycenter.debiased_barycenters`; `tol` is far below the
         error of any estimated row.
@@ -113,6 +122,8 @@ def complete(
     validate.as_choice("method", method, COMPLETIONS)
     validate.as_choice("extrapolation", extrapolation, ("linear", "shift", "hold"))
     n_neighbours = validate.as_int("n_neighbours", n_neighbours, minimum=1)
+    default = max(1, np.shape(rows)[0] // _KNOTS) if np.ndim(rows) else 1
+    stride = validate.as_int("stride", default if stride is None else stride, minimum=1)
     counts = _as_visits(visits, seen)
     states, missing = np.flatnonzero(seen), np.flatnonzero(~seen)
     out = np.zeros_like(matrix)
@@ -125,6 +136,11 @@ def complete(
         take_left = np.abs(missing - states[left]) <= np.abs(states[right] - missing)
         out[missing] = out[states[np.where(take_left, left, right)]]
         return out
+    mixed = np.zeros(len(missing), dtype=bool)
+    if method in ("barycenter", "entropic"):
+        inside = (missing > states[0]) & (missing < states[-1])
+        mixed = inside & (missing % stride != 0)
+    later, missing = missing[mixed], missing[~mixed]
     members, weights = _neighbours(states, missing, counts[states], n_neighbours)
     centroid = (weights * states[members]).sum(axis=1)
     # States that ask for the same barycenter, as all those on one side do, share one solve.
@@ -161,6 +177,9 @@ def complete(
     out[missing] = filled
     moved = np.abs(shift) > 1e-9
     out[missing[moved]] = move_rows(filled[moved], shift[moved])
+    if len(later):
+        known = np.flatnonzero(out.sum(axis=1) > 0)
+        out[later] = interpolate_rows(out[known], known)[later]
     return out
 
 
