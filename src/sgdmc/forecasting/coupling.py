@@ -22,8 +22,6 @@ __all__ = ["choose_coordinates", "choose_field"]
 Array = NDArray[np.float64]
 
 _MAX_CONDITION = 50.0
-# Log-evidence by which a curved field has to exceed every linear law.
-_CURVED = 0.0
 
 
 def choose_coordinates(
@@ -77,13 +75,14 @@ def choose_field(paths: Sequence[Array]) -> GradientField | None:
     Returns
     -------
     GradientField or None
-        None for one coordinate or fewer than four iterates, and where its log-evidence does not
-        exceed that of a linear law by 2.
+        None for one coordinate, fewer than four iterates or runs on a line, and where its
+        log-evidence does not exceed that of a linear law.
     """
-    if paths[0].shape[1] == 1 or max(len(p) for p in paths) < 4:
+    values = np.concatenate(list(paths))
+    if values.shape[1] == 1 or max(len(p) for p in paths) < 4 or _collinear(values):
         return None
     field = GradientField.fit(paths)
-    return field if field.gain > _CURVED else None
+    return field if field.gain > 0 else None
 
 
 def _basis_of(

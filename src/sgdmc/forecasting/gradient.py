@@ -1,36 +1,81 @@
-"""SGD's law by the flow of a gradient's field and the noise of the observed runs."""
+"""SGD's law step by step: the flow of a gradient's field, and noise that grows with its drift."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
+from sgdmc.chain.kernel import lag_schedule
 from sgdmc.forecasting.field import GradientField
-from sgdmc.forecasting.paths import tail_of
+from sgdmc.forecasting.var import lagged_pairs
 
-__all__ = ["GradientKernel"]
+__all__ = ["GradientKernel", "follow_field", "residuals_of"]
 
 Array = NDArray[np.float64]
 
 
+def residuals_of(field: GradientField, paths: Sequence[Array], lag: int) -> Array:
+    """What a field leaves of the observed steps of a lag, over its loudness: (m, dim)."""
+    before, after = lagged_pairs(paths, lag)
+    ends = field.flow(before, lag)
+    return np.asarray((after - ends) / field.loudness((ends - before) / lag)[:, None])
+
+
+def follow_field(
+    field: GradientField,
+    starts: Array,
+    scatter: Callable[[Array, Array], Array],
+    *,
+    lag: int,
+    n_steps: int,
+    n_chains: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Follow a field for a lag, add a draw, and so on: (n_starts, n_chains, dim).
+
+    The last step may be a part of a lag, with as large a share of the variance.
+
+    Parameters
+    ----------
+    field : GradientField
+    starts : ndarray, shape (n_starts, dim)
+    scatter : callable
+        Maps parameters (m, dim) and uniform points (m, dim), stratified over the chains of a
+        start, to draws at rest (m, dim).
+    lag, n_steps, n_chains : int
+    rng : Generator
+    """
+    whole, share = lag_schedule(n_steps, lag)
+    theta = np.repeat(starts, n_chains, axis=0)
+    shape = (len(starts), n_chains, starts.shape[1])
+    for part in [1.0] * whole + [share] * (share > 0):
+        points = (np.arange(n_chains)[:, None] + rng.random(shape)) / n_chains
+        draws = scatter(theta, rng.permuted(points, axis=1).reshape(theta.shape))
+        ends = field.flow(theta, part * lag)
+        louder = field.loudness((ends - theta) / (part * lag))
+        theta = ends + np.sqrt(part) * louder[:, None] * draws
+    return theta.reshape(shape)
+
+
 @dataclass(frozen=True)
 class GradientKernel:
-    """SGD's law by the flow of a :class:`GradientField` and the noise of the observed runs.
+    """SGD's law by the flow of a :class:`GradientField` and Gaussian noise around it.
 
     Attributes
     ----------
     field : GradientField
-    tail_spread, tail_rate : ndarray, shape (dim,)
-        Standard deviation of the tails, and ``2λ`` of the AR(1) process with the same steps.
+    spread : ndarray, shape (dim, dim)
+        A square root of the covariance of a kernel step where the field is at rest.
     lag, method, names, paths, notes
         As in :class:`sgdmc.Kernel`.
     """
 
     field: GradientField
-    tail_spread: Array
-    tail_rate: Array
+    spread: Array
     lag: int
     names: tuple[str, ...]
     paths: tuple[Array, ...]
@@ -48,35 +93,33 @@ class GradientKernel:
         names: tuple[str, ...],
         notes: tuple[str, ...] = (),
     ) -> GradientKernel:
-        """Fit the field, and the noise to the tails of the runs."""
+        """Fit the field, and the noise to what it leaves of the steps."""
         field = GradientField.fit(paths)
-        tails = [tail_of(p) for p in paths]
-        spread = np.sqrt(np.mean([t.var(axis=0) for t in tails], axis=0))
-        step = np.mean([np.diff(t, axis=0).var(axis=0) for t in tails], axis=0)
-        rate = np.minimum(step / np.maximum(spread**2, 1e-300), 1.0)
-        return cls(field, spread, rate, lag, names, paths, notes)
+        left = residuals_of(field, paths, lag)
+        values, vectors = np.linalg.eigh(left.T @ left / len(left))
+        spread = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+        return cls(field, spread, lag, names, paths, notes)
 
     def advance(
         self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
     ) -> Array:
-        """Draw from the law of the mean field ``n_steps`` after each start, with SGD's noise."""
-        ends = self.field.flow(starts, n_steps) if n_steps else starts
-        return self._noisy(np.repeat(ends[:, None], n_chains, axis=1), n_steps, rng)
+        """Draw from the law ``n_steps`` recorded steps after each start.
 
-    def hedged(
-        self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
-    ) -> Array:
-        """Draw likewise, from fields of the posterior."""
-        if not n_steps:
-            return np.repeat(starts[:, None], n_chains, axis=1)
-        ends = self.field.ends(starts, n_steps, n_draws=n_chains, rng=rng)
-        return self._noisy(ends, n_steps, rng)
+        Parameters
+        ----------
+        starts : ndarray, shape (n_starts, dim)
+        n_steps, n_chains : int
+        rng : Generator
+            Covers every draw.
 
-    def _noisy(self, ends: Array, n_steps: int, rng: np.random.Generator) -> Array:
-        """Give chains (n_starts, n_chains, dim) the noise at their ends."""
-        width = self.field.width
-        there = self.field.mean(ends.reshape(-1, len(width)) / width) * width
-        louder = self.field.loudness(there).reshape(*ends.shape[:2], 1)
-        grown = -np.expm1(-self.tail_rate * n_steps)
-        spread = self.tail_spread * np.sqrt(grown) * louder
-        return np.asarray(ends + spread * rng.standard_normal(ends.shape))
+        Returns
+        -------
+        ndarray, shape (n_starts, n_chains, dim)
+        """
+
+        def scatter(theta: Array, points: Array) -> Array:
+            return np.asarray(ndtri(points) @ self.spread)
+
+        return follow_field(
+            self.field, starts, scatter, lag=self.lag, n_steps=n_steps, n_chains=n_chains, rng=rng
+        )

@@ -9,9 +9,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from sgdmc.chain.kernel import Kernel, lag_schedule
+from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.field import GradientField
-from sgdmc.forecasting.var import lagged_pairs
+from sgdmc.forecasting.gradient import follow_field, residuals_of
 
 __all__ = ["FieldKernel", "hold_to_field"]
 
@@ -97,27 +97,31 @@ class FieldKernel:
         -------
         ndarray, shape (n_starts, n_chains, dim)
         """
-        whole, share = lag_schedule(n_steps, self.lag)
-        theta = np.repeat(starts, n_chains, axis=0)
-        for part in [1.0] * whole + [share] * (share > 0):
-            theta = self._step(theta, part, n_chains, rng)
-        return theta.reshape(len(starts), n_chains, -1)
+        return follow_field(
+            self.field,
+            starts,
+            self._scatter,
+            lag=self.lag,
+            n_steps=n_steps,
+            n_chains=n_chains,
+            rng=rng,
+        )
 
-    def _step(self, theta: Array, part: float, n_chains: int, rng: np.random.Generator) -> Array:
+    def _scatter(self, theta: Array, points: Array) -> Array:
+        """Draws from the rows of the states, less their means and brought to one spread."""
         coordinates, n = self.rows.coordinates, self.rows.n_states
         states = self.rows.grid.encode(coordinates.forward(theta)).astype(np.int64)
         sums, means, spreads = self._laws
-        # Stratified: each start's chains take one draw from each part of the unit interval.
-        points = (np.arange(n_chains) + rng.random((len(theta) // n_chains, n_chains))) / n_chains
-        scatter = np.empty_like(theta)
+        draws = np.empty_like(theta)
         for i, at in enumerate(states.T):
-            found = np.searchsorted(sums[i], at + rng.permuted(points, axis=1).ravel())
-            drawn = np.minimum(found - at * n, n - 1) + rng.random(len(theta))
-            scatter[:, i] = (drawn - means[i, at]) / spreads[i, at]
-        ends = self.field.flow(theta, part * self.lag)
-        louder = self.field.loudness((ends - theta) / (part * self.lag))[:, None]
-        scatter *= np.sqrt(part) * louder * self.spread
-        return coordinates.backward(coordinates.forward(ends) + scatter)
+            sought = at + points[:, i]
+            found = np.minimum(np.searchsorted(sums[i], sought), at * n + n - 1)
+            # Within its bin a draw lies where its point does.
+            below = np.where(found > at * n, sums[i, found - 1], at)
+            within = (sought - below) / np.maximum(sums[i, found] - below, 1e-300)
+            drawn = found - at * n + np.clip(within, 0.0, 1.0)
+            draws[:, i] = (drawn - means[i, at]) / spreads[i, at]
+        return coordinates.backward(self.spread * draws) - coordinates.offset
 
 
 def hold_to_field(kernel: Kernel, field: GradientField) -> FieldKernel:
@@ -133,15 +137,13 @@ def hold_to_field(kernel: Kernel, field: GradientField) -> FieldKernel:
     -------
     FieldKernel
     """
-    before, after = lagged_pairs(kernel.paths, kernel.lag)
-    ends = field.flow(before, kernel.lag)
-    left = kernel.coordinates.forward(after) - kernel.coordinates.forward(ends)
-    left /= field.loudness((ends - before) / kernel.lag)[:, None]
+    left = residuals_of(field, kernel.paths, kernel.lag)
+    turned = kernel.coordinates.forward(left + kernel.coordinates.offset)
     bent = "a parabola and what departs from it" if field.convex else "which is not convex"
     note = (
         f"means follow a Gaussian process for the gradient of the loss, {bent}, as it explains "
         f"the steps better than a linear law (log-evidence {field.gain:+.1f}); rows tell how "
         "steps scatter around them"
     )
-    spread = np.sqrt((left**2).mean(axis=0))
+    spread = np.sqrt((turned**2).mean(axis=0))
     return FieldKernel(kernel, field, spread, (*kernel.notes, note))

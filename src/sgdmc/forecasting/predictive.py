@@ -48,10 +48,7 @@ def predictive_draws(
     """
     if isinstance(kernel, JointKernel) or n_steps == 0:
         return samples
-    if isinstance(kernel, GradientKernel):
-        rng = np.random.default_rng([seed, n_steps, 3])
-        return kernel.hedged(starts, n_steps=n_steps, n_chains=samples.shape[1], rng=rng)
-    if isinstance(kernel, FieldKernel):
+    if isinstance(kernel, FieldKernel | GradientKernel):
         # Draws of the field lead elsewhere than its mean does.
         rng = np.random.default_rng([seed, n_steps, 2])
         ends = kernel.field.ends(starts, n_steps, n_draws=samples.shape[1], rng=rng)
