@@ -66,7 +66,7 @@ def choose_coordinates(
 
 
 def choose_field(paths: Sequence[Array]) -> GradientField | None:
-    """Fit a field to runs, and return it where it explains their steps better than a linear law.
+    """Fit a field to runs, where there is one to fit.
 
     Parameters
     ----------
@@ -75,14 +75,13 @@ def choose_field(paths: Sequence[Array]) -> GradientField | None:
     Returns
     -------
     GradientField or None
-        None for one coordinate, fewer than four iterates or runs on a line, and where its
-        log-evidence does not exceed that of a linear law.
+        None for one coordinate, fewer than four iterates, and runs on a line, across which nothing
+        was seen.
     """
     values = np.concatenate(list(paths))
     if values.shape[1] == 1 or max(len(p) for p in paths) < 4 or _collinear(values):
         return None
-    field = GradientField.fit(paths)
-    return field if field.gain > 0 else None
+    return GradientField.fit(paths)
 
 
 def _basis_of(

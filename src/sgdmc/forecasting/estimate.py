@@ -84,10 +84,10 @@ def estimate_kernel(
     coupling : {"auto", "blocks", "rotated", "field", "joint"}
         ``"blocks"``: one chain a coordinate as it is; ``"rotated"``: in the eigen-coordinates of a
         VAR(1) fit; ``"field"``: rows scatter around means that follow a Gaussian process for the
-        loss's gradient, one for all coordinates; ``"auto"``: the better of the first two by how a
-        coupled law explains the steps, or, with ``recalibrate``, the field where it explains them
-        e² times better than any linear law; ``"joint"``, for ``"llm"``: coordinates interleaved in
-        one text. Stepped methods are joint anyway.
+        loss's gradient, one for all coordinates; ``"auto"``: for ``"llm"`` with ``recalibrate`` the
+        field, unless there is one coordinate or the runs lie on a line; otherwise the better of the
+        first two by how a coupled law explains the steps; ``"joint"``, for ``"llm"``: coordinates
+        interleaved in one text. Stepped methods are joint anyway.
     completion : str or None
         How rows that no run visited are filled: ``"barycenter"`` (debiased Sinkhorn),
         ``"increments"``, ``"quantiles"``, ``"nearest"``, ``"probe"`` (what the language model says
@@ -104,9 +104,10 @@ def estimate_kernel(
     mirror : bool
         For ``"llm"``: average with the mirrored series.
     recalibrate : bool
-        For ``"llm"``: move and scale the rows so that the observed steps have no trend left and
-        the right spread (:func:`sgdmc.chain.calibration.calibrate_rows`); draws of a joint kernel
-        likewise (:func:`sgdmc.forecasting.joint.joint_kernel`).
+        For ``"llm"``: hold the rows to the observed steps, to a field of their means (see
+        `coupling`) or each coordinate to its own
+        (:func:`sgdmc.chain.calibration.calibrate_rows`); draws of a joint kernel likewise
+        (:func:`sgdmc.forecasting.joint.joint_kernel`).
     max_context : int, optional
         For ``"llm"``: use at most so many tokens of context.
     device, dtype : str, optional

@@ -67,7 +67,8 @@ class GradientField:
     noise : ndarray, shape (3,)
         Variance of a step as a line in the squared drift (:func:`sgdmc.forecasting.var.noise_at`).
     gain : float
-        By how much the logarithm of the evidence exceeds that of a parabola alone.
+        By how much the logarithm of the evidence of a process around a parabola exceeds that of
+        the parabola alone, which is the field where it does not.
     ascent : float
         How clearly steps lead away from one another somewhere, in standard deviations: gradients
         of convex functions are monotone, ``(∇f(x) − ∇f(y))·(x − y) ≥ 0``.
@@ -131,15 +132,18 @@ class GradientField:
         drift = first.mean(cells.points)
         found, alone = fitted(drift), fitted(drift, ripple=False)
         ascent = found._clearest_ascent()
+        gain = found.posterior.evidence - alone.posterior.evidence
         if ascent > _NOT_CONVEX:
             found = fitted(drift, parabola=False)
+        elif gain <= 0:
+            found = alone
         return cls(
             width,
             found.posterior,
             found.centre,
             found.unit,
             found.noise,
-            found.posterior.evidence - alone.posterior.evidence,
+            gain,
             ascent,
             _SLACK * alone._slowest(),
         )

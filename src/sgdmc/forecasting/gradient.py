@@ -13,7 +13,7 @@ from sgdmc.chain.kernel import lag_schedule
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.var import lagged_pairs
 
-__all__ = ["GradientKernel", "follow_field", "residuals_of"]
+__all__ = ["GradientKernel", "follow_field", "residuals_of", "root_covariance"]
 
 Array = NDArray[np.float64]
 
@@ -23,6 +23,12 @@ def residuals_of(field: GradientField, paths: Sequence[Array], lag: int) -> Arra
     before, after = lagged_pairs(paths, lag)
     ends = field.flow(before, lag)
     return np.asarray((after - ends) / field.loudness((ends - before) / lag)[:, None])
+
+
+def root_covariance(residuals: Array) -> Array:
+    """Symmetric square root of the covariance of residuals (m, dim): (dim, dim)."""
+    values, vectors = np.linalg.eigh(residuals.T @ residuals / len(residuals))
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T)
 
 
 def follow_field(
@@ -95,9 +101,7 @@ class GradientKernel:
     ) -> GradientKernel:
         """Fit the field, and the noise to what it leaves of the steps."""
         field = GradientField.fit(paths)
-        left = residuals_of(field, paths, lag)
-        values, vectors = np.linalg.eigh(left.T @ left / len(left))
-        spread = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+        spread = root_covariance(residuals_of(field, paths, lag))
         return cls(field, spread, lag, names, paths, notes)
 
     def advance(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.field import GradientField
-from sgdmc.forecasting.gradient import follow_field, residuals_of
+from sgdmc.forecasting.gradient import follow_field, residuals_of, root_covariance
 
 __all__ = ["FieldKernel", "hold_to_field"]
 
@@ -29,8 +29,9 @@ class FieldKernel:
         One row a state and coordinate: the shape of what a step scatters around its mean.
     field : GradientField
         Of all coordinates together.
-    spread : ndarray, shape (dim,)
-        Standard deviation of a kernel step where the field is at rest, in ``rows.coordinates``.
+    spread : ndarray, shape (dim, dim)
+        A square root of the covariance of a kernel step where the field is at rest, in
+        ``rows.coordinates``.
     notes : tuple of str
         What was chosen automatically, and why.
     """
@@ -121,7 +122,7 @@ class FieldKernel:
             within = (sought - below) / np.maximum(sums[i, found] - below, 1e-300)
             drawn = found - at * n + np.clip(within, 0.0, 1.0)
             draws[:, i] = (drawn - means[i, at]) / spreads[i, at]
-        return coordinates.backward(self.spread * draws) - coordinates.offset
+        return coordinates.backward(draws @ self.spread) - coordinates.offset
 
 
 def hold_to_field(kernel: Kernel, field: GradientField) -> FieldKernel:
@@ -139,11 +140,14 @@ def hold_to_field(kernel: Kernel, field: GradientField) -> FieldKernel:
     """
     left = residuals_of(field, kernel.paths, kernel.lag)
     turned = kernel.coordinates.forward(left + kernel.coordinates.offset)
-    bent = "a parabola and what departs from it" if field.convex else "which is not convex"
+    if not field.convex:
+        kind = f"no parabola, as some steps lead apart by {field.ascent:.1f} standard deviations"
+    elif field.gain > 0:
+        kind = f"around a parabola, better than it alone by {field.gain:.1f} in log-evidence"
+    else:
+        kind = f"a parabola: what departs from it changes the log-evidence by {field.gain:.1f}"
     note = (
-        f"means follow a Gaussian process for the gradient of the loss, {bent}, as it explains "
-        f"the steps better than a linear law (log-evidence {field.gain:+.1f}); rows tell how "
-        "steps scatter around them"
+        f"means follow one gradient field for all coordinates ({kind}); rows tell how steps "
+        "scatter around them"
     )
-    spread = np.sqrt((turned**2).mean(axis=0))
-    return FieldKernel(kernel, field, spread, (*kernel.notes, note))
+    return FieldKernel(kernel, field, root_covariance(turned), (*kernel.notes, note))

@@ -55,16 +55,21 @@ class Bench:
         return self.kernels[key]
 
     def filled(
-        self, method: str, coupling: str, completion: str, *, held: bool = True
+        self, method: str, coupling: str, completion: str, *, held: str = "field"
     ) -> Forecaster:
-        """Return the same kernel held to the observed steps, its unvisited rows filled."""
+        """Return the same kernel held to the observed steps, its unvisited rows filled.
+
+        ``held``, for a language model: to a ``"field"`` where the coupling is "auto", to each
+        coordinate ``"alone"``, or ``"not"`` at all.
+        """
         kernel = self.estimate(method, coupling)
-        if method == "llm" and held:
-            field = choose_field(self.run.paths) if coupling == "auto" else None
-            read = kernel
+        if method == "llm" and held != "not":
+            read, joint = kernel, held == "field" and coupling == "auto"
             kernel = self._once(
-                (id(read), f"held, field {field is not None}"),
-                lambda: recalibrate_kernel(read, field=field),
+                (id(read), f"held {'to a field' if joint else 'alone'}"),
+                lambda: recalibrate_kernel(
+                    read, field=choose_field(self.run.paths) if joint else None
+                ),
             )
         if completion == "probe":
             return cast(Forecaster, kernel)
@@ -158,7 +163,10 @@ def _exact(bench: Bench) -> Forecaster | None:
 
 METHODS: dict[str, Callable[[Bench], Forecaster | None]] = {
     "LLM": _blocks("llm", "auto", "barycenter"),
-    "LLM, as read": lambda bench: bench.filled("llm", "auto", "barycenter", held=False),
+    "LLM, a coordinate at a time": lambda bench: bench.filled(
+        "llm", "auto", "barycenter", held="alone"
+    ),
+    "LLM, as read": lambda bench: bench.filled("llm", "auto", "barycenter", held="not"),
     **{
         f"LLM blocks, {c}": _coupled("blocks", c)
         for c in ("barycenter", "increments", "quantiles", "nearest", "probe")
