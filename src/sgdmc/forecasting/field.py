@@ -196,6 +196,12 @@ class GradientField:
         points = self.posterior.points
         return points + self.centre, self.posterior.mean(points) * self.unit
 
+    @cached_property
+    def _turned(self) -> tuple[Array, Array]:
+        """The same as (dim, k)."""
+        points, values = self._seen
+        return np.ascontiguousarray(points.T), np.ascontiguousarray(values.T)
+
     def mean(self, z: Array) -> Array:
         """Mean of a step at points in ranges (m, dim), in ranges."""
         return self._allowed(z, self.posterior.mean(z - self.centre) * self.unit)
@@ -203,7 +209,7 @@ class GradientField:
     def _allowed(self, z: Array, steps: Array) -> Array:
         """Move steps to the nearest ones that a convex ``f`` allows beside those that were seen."""
         if self.convex:
-            _project(z, *self._seen, self.width**2, self.pull, steps)
+            _project(z, *self._turned, self.width**2, self.pull, steps)
         return steps
 
     def mean_and_spread(self, z: Array) -> tuple[Array, Array]:
@@ -307,30 +313,41 @@ class GradientField:
         return np.asarray(z * self.width)
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath=True)
 def _project(z, points, values, metric, pull, steps):  # type: ignore[no-untyped-def]
     """Project steps (m, dim) in turn on the half-space that is violated most.
 
     Half-space ``q``: ``(step − value_q)·(z − point_q) ≤ −pull |z − point_q|²`` in the parameters'
-    own metric.
+    own metric; ``points`` and ``values`` are (dim, k).
     """
     m, dim = z.shape
+    k = points.shape[1]
+    rise, square = np.empty(k), np.empty(k)
     for p in range(m):
         for _ in range(_PROJECTIONS):
-            worst, by, share = -1, 0.0, 0.0
-            for q in range(points.shape[0]):
-                rise = square = 0.0
-                for i in range(dim):
-                    gap = z[p, i] - points[q, i]
-                    rise += metric[i] * (steps[p, i] - values[q, i]) * gap
-                    square += metric[i] * gap * gap
-                rise += pull * square
-                if rise > 0.0 and rise * rise > by * square:
-                    worst, by, share = q, rise * rise / square, rise / square
-            if worst < 0:
-                break
+            rise[:] = 0.0
+            square[:] = 0.0
             for i in range(dim):
-                steps[p, i] -= share * (z[p, i] - points[worst, i])
+                at, step, unit = z[p, i], steps[p, i], metric[i]
+                for q in range(k):
+                    gap = unit * (at - points[i, q])
+                    rise[q] += (step - values[i, q]) * gap
+                    square[q] += gap * (at - points[i, q])
+            # By how much a step violates, squared: at least 0.
+            by = 0.0
+            for q in range(k):
+                over = max(rise[q] + pull * square[q], 0.0)
+                rise[q] = over
+                by = max(by, over * over / (square[q] + 1e-300))
+            if by <= 0.0:
+                break
+            worst = 0
+            for q in range(k):
+                if rise[q] * rise[q] / (square[q] + 1e-300) >= by:
+                    worst = q
+            share = rise[worst] / (square[worst] + 1e-300)
+            for i in range(dim):
+                steps[p, i] -= share * (z[p, i] - points[i, worst])
 
 
 @lru_cache(maxsize=_KEPT_FIELDS)
