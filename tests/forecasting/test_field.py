@@ -1,0 +1,293 @@
+"""The gradient's field: no curl, parabolas that go on, ridges between wells, doubt far away."""
+
+import numpy as np
+import pytest
+
+from sgdmc import make_least_squares, make_logistic_regression, run_sgd
+from sgdmc.forecasting.field import _LOUDEST, GradientField
+
+STEP = 0.02
+
+
+def gradient(x):
+    """Of the tilted double well (x² − 1)²/2 + (y − x/2)²: minima at ±(1, 1/2)."""
+    lean = x[..., 1] - 0.5 * x[..., 0]
+    return np.stack([2 * x[..., 0] * (x[..., 0] ** 2 - 1) - lean, 2 * lean], axis=-1)
+
+
+def two_wells(starts, n_steps=400, noise=0.02, seed=0):
+    rng = np.random.default_rng(seed)
+    paths = np.empty((len(starts), n_steps + 1, 2))
+    paths[:, 0] = starts
+    for t in range(n_steps):
+        kick = noise * rng.normal(size=(len(starts), 2))
+        paths[:, t + 1] = paths[:, t] - STEP * gradient(paths[:, t]) + kick
+    return tuple(paths)
+
+
+STARTS = np.random.default_rng(3).uniform(-1.6, 1.6, size=(12, 2))
+
+TURN = np.array([[0.8, -0.6], [0.6, 0.8]])
+MATRIX = TURN @ np.diag([0.99, 0.96]) @ TURN.T
+
+
+def on_a_quadratic(noise=0.02, growth=0.0, n_runs=4, n_steps=300, seed=0):
+    rng = np.random.default_rng(seed)
+    paths = np.empty((n_runs, n_steps + 1, 2))
+    paths[:, 0] = rng.uniform(-3, 3, size=(n_runs, 2))
+    for t in range(n_steps):
+        then = paths[:, t] @ MATRIX.T
+        drift = ((then - paths[:, t]) ** 2).sum(axis=1, keepdims=True)
+        kick = noise * np.sqrt(1 + growth * drift) * rng.normal(size=then.shape)
+        paths[:, t + 1] = then + kick
+    return tuple(paths)
+
+
+def curls(steps, points, width):
+    """∂(step of y)/∂x less ∂(step of x)/∂y by differences, for ``steps`` of points in ranges."""
+    h = 1e-5
+
+    def slope(i, j):
+        shift = h * np.eye(2)[j]
+        up, down = (steps((points + s * shift) / width)[:, i] * width[i] for s in (1, -1))
+        return (up - down) / (2 * h)
+
+    return slope(1, 0) - slope(0, 1), np.abs(slope(0, 0)) + np.abs(slope(1, 1))
+
+
+@pytest.fixture(scope="module")
+def wells():
+    return GradientField.fit(two_wells(STARTS))
+
+
+def test_field_is_the_gradient_where_runs_went(wells):
+    points = np.concatenate([p[3:60:8] for p in two_wells(STARTS)])
+    mean, spread = wells.mean_and_spread(points / wells.width)
+    truth = -STEP * gradient(points)
+    found = mean * wells.width
+    assert np.sqrt(((found - truth) ** 2).mean() / (truth**2).mean()) < 0.15
+    assert (np.abs(found - truth) < 3 * spread * wells.width).mean() > 0.95
+    # The spread is no more than it has to be: some hundredths of the steps.
+    assert np.median(spread * wells.width) < 0.3 * np.sqrt((truth**2).mean())
+    np.testing.assert_allclose(mean, wells.mean(points / wells.width), rtol=1e-12)
+
+
+def test_field_has_no_curl(wells):
+    points = np.random.default_rng(0).uniform(-1.5, 1.5, size=(30, 2))
+    curl, size = curls(wells.mean, points, wells.width)
+    np.testing.assert_array_less(np.abs(curl), 1e-6 * size + 1e-9)
+    # Around a parabola, before steps are moved to what a convex function allows.
+    problem = make_logistic_regression(n_samples=60, dim=2, rng=2)
+    run = run_sgd(problem, STARTS[:4], step_size=0.05, n_steps=300, rng=4)
+    field = GradientField.fit(run.paths)
+    assert field.convex
+    assert field.gain > 0
+    points = run.values[::101]
+    curl, size = curls(
+        lambda z: field.posterior.mean(z - field.centre) * field.unit, points, field.width
+    )
+    np.testing.assert_array_less(np.abs(curl), 1e-5 * size.mean())
+
+
+def test_two_wells_are_not_convex_and_every_basin_leads_to_its_minimum(wells):
+    assert not wells.convex
+    assert wells.ascent > 3
+    assert wells.gain > 20
+    starts = np.random.default_rng(5).uniform(-1.2, 1.2, size=(40, 2))
+    ends = np.stack(two_wells(starts, n_steps=1000, noise=0.0))[:, -1]
+    np.testing.assert_allclose(np.abs(ends), [[1.0, 0.5]] * 40, atol=1e-6)
+    found = wells.flow(starts, 1000)
+    right = np.sign(found[:, 0]) == np.sign(ends[:, 0])
+    assert right.mean() >= 0.95
+    assert np.abs(found - ends)[right].max() < 0.05
+
+
+def test_nothing_is_known_far_from_wells(wells):
+    far = np.array([[40.0, -40.0]])
+    mean, spread = wells.mean_and_spread(far / wells.width)
+    near_spread = wells.mean_and_spread(np.array([[1.0, 0.5]]) / wells.width)[1]
+    np.testing.assert_allclose(mean, 0.0, atol=1e-12)
+    assert (spread > 10 * near_spread).all()
+    np.testing.assert_allclose(wells.flow(far, 400), far, rtol=1e-9)
+
+
+@pytest.mark.parametrize("noise", [1e-4, 0.02])
+def test_the_field_of_a_quadratic_is_a_parabola(noise):
+    gains = []
+    for seed in range(4):
+        field = GradientField.fit(on_a_quadratic(noise, seed=seed))
+        assert field.convex
+        gains.append(field.gain)
+        if field.gain <= 0:
+            # Exactly a line: the middle of two points has the mean of their steps.
+            a, b = np.random.default_rng(seed).uniform(-5, 5, size=(2, 10, 2))
+            middle = field.posterior.mean((a + b) / 2)
+            halves = (field.posterior.mean(a) + field.posterior.mean(b)) / 2
+            np.testing.assert_allclose(middle, halves, rtol=1e-9, atol=1e-9)
+    assert sum(gain <= 0 for gain in gains) >= 3
+    assert max(gains) < 2
+
+
+@pytest.mark.parametrize(("noise", "off"), [(1e-4, 0.03), (0.02, 0.4)])
+def test_flow_on_a_quadratic_is_a_power_from_several_ranges_away(noise, off):
+    field = GradientField.fit(on_a_quadratic(noise))
+    starts = np.random.default_rng(1).uniform(-5, 5, size=(20, 2)) * field.width
+    for n_steps in (1, 10, 60, 400):
+        expected = starts @ np.linalg.matrix_power(MATRIX, n_steps).T
+        found = field.flow(starts, n_steps)
+        assert (np.abs(found - expected) / field.width).max() < off
+    # No time is lost however long the way is: all come to the one minimum.
+    ends = field.flow(starts, 4000) / field.width
+    assert np.ptp(ends, axis=0).max() < 0.004
+    assert np.abs(ends).max() < 0.004 + noise
+    np.testing.assert_array_equal(field.flow(starts, 0), starts)
+
+
+def test_the_slowest_pull_is_that_of_the_parabola():
+    field = GradientField.fit(on_a_quadratic(1e-4))
+    # A part of the rate along the flat direction.
+    assert 0.1 * 0.01 < field.pull < 0.01
+
+
+@pytest.mark.parametrize("make", [make_logistic_regression, make_least_squares])
+@pytest.mark.parametrize("seed", range(5))
+def test_convex_losses_are_found_convex_and_steps_lead_together(make, seed):
+    problem = make(n_samples=60, dim=2, rng=seed)
+    rng = np.random.default_rng(seed)
+    run = run_sgd(problem, rng.uniform(-3, 3, (4, 2)), step_size=0.05, n_steps=300, rng=seed)
+    field = GradientField.fit(run.paths)
+    assert field.convex
+    assert field.ascent < 3
+    # Gradients of convex losses are monotone, seen points against all others.
+    z = run.values.min(axis=0) / field.width + rng.uniform(-1, 2, size=(200, 2))
+    raw = field.posterior.mean(z - field.centre) * field.unit
+    before, after = rises(field, z, raw), rises(field, z, field.mean(z))
+    assert after.max() <= before.max()
+    # Between steps that were seen to lead apart, by chance, nothing can be monotone.
+    seen = field.posterior.points + field.centre
+    own = rises(field, seen, field.posterior.mean(field.posterior.points) * field.unit)
+    assert after.max() <= max(own.max(), 1e-12)
+
+
+def rises(field, z, steps):
+    """By how much steps lead apart from those seen, beyond the least pull: a rate, (m,)."""
+    metric, points = field.width**2, field.posterior.points
+    seen = field.posterior.mean(points) * field.unit
+    gaps = z[:, None] - (points + field.centre)
+    rise = ((steps[:, None] - seen) * gaps * metric).sum(axis=2)
+    squares = (gaps**2 * metric).sum(axis=2)
+    rates = np.divide(rise, squares, out=np.full(rise.shape, -np.inf), where=squares > 0)
+    return rates.max(axis=1) + field.pull
+
+
+def test_projected_draws_of_a_convex_loss_lead_together():
+    """Draws of the field lead anywhere; those of a convex loss are brought back."""
+    field = GradientField.fit(on_a_quadratic(0.05, n_runs=2, n_steps=100))
+    assert field.convex
+    z = np.random.default_rng(0).uniform(-2, 2, size=(300, 2))
+    wild = field.mean(z) + 0.2 * np.random.default_rng(1).normal(size=z.shape)
+    held = field._allowed(z, wild.copy())
+    before, after = rises(field, z, wild), rises(field, z, held)
+    assert (before > 0.01).mean() > 0.3
+    assert (after > 0.1 * before.max()).mean() < 0.02
+    # Steps that are allowed stay as they are.
+    allowed = before <= 0
+    assert allowed.any()
+    np.testing.assert_array_equal(held[allowed], wild[allowed])
+
+
+def test_units_common_to_all_coordinates_do_not_matter():
+    paths = two_wells(STARTS[:4], n_steps=150)
+    small, large = (GradientField.fit([p * s for p in paths]) for s in (1.0, 1e3))
+    np.testing.assert_allclose(small.flow(STARTS, 150), large.flow(STARTS * 1e3, 150) / 1e3)
+    assert small.gain == pytest.approx(large.gain, rel=1e-6)
+    assert small.ascent == pytest.approx(large.ascent, rel=1e-6)
+
+
+@pytest.mark.parametrize("with_errors", [False, True])
+def test_one_long_flow_is_many_short_ones(wells, with_errors):
+    starts = np.random.default_rng(5).uniform(-1.2, 1.2, size=(20, 2))
+    errors = 0.5 * np.random.default_rng(6).normal(size=starts.shape) if with_errors else None
+    long, short = wells.flow(starts, 300, errors=errors), starts
+    for _ in range(20):
+        short = wells.flow(short, 15, errors=errors)
+    # All but those on the ridge, where the smallest error decides.
+    off = np.abs(long - short).max(axis=1)
+    assert (off < 0.03).mean() >= 0.9
+    assert np.median(off) < 0.01
+
+
+def test_fields_and_flows_of_the_same_runs_are_found_once():
+    paths = two_wells(STARTS[:4], n_steps=100)
+    field = GradientField.fit(paths)
+    assert GradientField.fit(tuple(p.copy() for p in paths)) is field
+    assert GradientField.fit([p + 1e-9 for p in paths]) is not field
+    errors = np.random.default_rng(0).normal(size=STARTS.shape)
+    first = field.flow(STARTS, 100, errors=errors)
+    kept = first.copy()
+    first[:] = np.nan  # what a caller does with it is its own affair
+    np.testing.assert_array_equal(field.flow(STARTS, 100, errors=errors), kept)
+    for other in (field.flow(STARTS, 99, errors=errors), field.flow(STARTS, 100, errors=-errors)):
+        assert not np.array_equal(other, kept)
+    for n_steps in range(1, 25):
+        field.flow(STARTS[:1], n_steps, errors=errors[:1])
+    assert len(field._flows) <= 16
+    np.testing.assert_array_equal(field.flow(STARTS, 100, errors=errors), kept)
+
+
+@pytest.mark.parametrize("kind", ["wells", "quadratic"])
+def test_spread_is_the_posterior_standard_deviation(kind):
+    runs = two_wells(STARTS[:4], n_steps=100) if kind == "wells" else on_a_quadratic(0.05)
+    field = GradientField.fit(runs)
+    z = STARTS / field.width
+    prior, points = field.posterior.prior, field.posterior.points
+    across = prior.covariance(z - field.centre, points)
+    covariance = field.posterior.factor @ field.posterior.factor.T
+    left = prior.covariance(z - field.centre, z - field.centre)
+    left -= across @ np.linalg.solve(covariance, across.T)
+    expected = np.sqrt(np.maximum(np.diag(left), 0.0)).reshape(z.shape) * field.unit
+    spread = field.mean_and_spread(z)[1]
+    np.testing.assert_allclose(spread, expected, rtol=1e-4, atol=1e-6 * expected.max())
+
+
+def test_steps_at_rest_have_loudness_one_and_drift_is_louder_up_to_ten():
+    field = GradientField.fit(on_a_quadratic(0.02, growth=3e3))
+    drifts = np.linspace(0.0, 0.1, 6)[:, None] * np.array([0.6, -0.8])
+    loud = field.loudness(drifts)
+    assert loud[0] == 1.0
+    assert (np.diff(loud) > 0).all()
+    np.testing.assert_allclose(loud[-1], np.sqrt(1 + 3e3 * 0.01), rtol=0.3)
+    assert field.loudness(np.array([[1e3, 0.0]]))[0] == _LOUDEST == 10.0
+    even = GradientField.fit(on_a_quadratic(0.02))
+    assert even.loudness(drifts)[-1] < 2
+
+
+def test_draws_of_the_field_end_around_its_flow():
+    field = GradientField.fit(on_a_quadratic(0.05, n_runs=2, n_steps=150))
+    starts = np.array([[2.0, 1.0], [-1.0, 2.0]])
+    rng = np.random.default_rng(0)
+    ends = field.ends(starts, 30, n_draws=40, rng=rng)
+    assert ends.shape == (2, 40, 2)
+    np.testing.assert_array_equal(ends[:, :8], ends[:, 32:])  # a few, in turn
+    assert (ends.std(axis=1) > 0).all()
+    gap = np.abs(ends[:, :32].mean(axis=1) - field.flow(starts, 30))
+    assert (gap < 4 * ends.std(axis=1) / np.sqrt(32) + 0.02 * field.width).all()
+
+
+def test_runs_of_three_iterates_are_too_short():
+    short = np.zeros((3, 2))
+    with pytest.raises(ValueError, match="at least 4 iterates; the longest has 3"):
+        GradientField.fit([short])
+    longer = np.cumsum(np.ones((9, 2)), axis=0)
+    assert np.isfinite(GradientField.fit([short, longer]).mean(longer)).all()
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_fields_of_one_and_of_three_coordinates(dim):
+    problem = make_least_squares(n_samples=80, dim=dim, noise=0.2, rng=1)
+    starts = np.random.default_rng(2).uniform(-3, 3, size=(4, dim))
+    run = run_sgd(problem, starts, step_size=0.02, n_steps=400, rng=3)
+    field = GradientField.fit(run.paths)
+    assert field.convex
+    ends = field.flow(starts, 2000)
+    assert (np.abs(ends - problem.minimiser) / field.width).max() < 0.05
