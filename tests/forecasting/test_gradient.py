@@ -1,171 +1,164 @@
-"""The gradient's field: a covariance that is a second derivative, no curl, and doubt far away."""
+"""SGD's law by a field and Gaussian noise: means, spreads, horizons between lags, hedges."""
 
 import numpy as np
 import pytest
 
-from sgdmc import estimate_kernel, forecast
-from sgdmc.forecasting.gradient import GradientField, GradientKernel, _covariance
+from sgdmc import estimate_kernel, forecast, make_least_squares, run_sgd
+from sgdmc.forecasting.field import GradientField
+from sgdmc.forecasting.gradient import (
+    GradientKernel,
+    follow_field,
+    residuals_of,
+    root_covariance,
+)
 from sgdmc.sgd.run import Run
 
 STEP = 0.02
+STARTS = np.random.default_rng(3).uniform(-1.6, 1.6, size=(12, 2))
 
 
-def _gradient(x):
-    """Of the tilted double well (x² − 1)²/2 + (y − x/2)²: basins at both signs of x."""
+def gradient(x):
+    """Of the tilted double well (x² − 1)²/2 + (y − x/2)²: minima at ±(1, 1/2)."""
     lean = x[..., 1] - 0.5 * x[..., 0]
     return np.stack([2 * x[..., 0] * (x[..., 0] ** 2 - 1) - lean, 2 * lean], axis=-1)
 
 
-def _runs(starts, n_steps=400, noise=0.02, seed=0):
+def two_wells(starts, n_steps=400, noise=0.02, seed=0):
     rng = np.random.default_rng(seed)
     paths = np.empty((len(starts), n_steps + 1, 2))
     paths[:, 0] = starts
     for t in range(n_steps):
-        paths[:, t + 1] = (
-            paths[:, t] - STEP * _gradient(paths[:, t]) + noise * rng.normal(size=(len(starts), 2))
-        )
+        kick = noise * rng.normal(size=(len(starts), 2))
+        paths[:, t + 1] = paths[:, t] - STEP * gradient(paths[:, t]) + kick
     return tuple(paths)
 
 
-STARTS = np.random.default_rng(3).uniform(-1.6, 1.6, size=(12, 2))
+@pytest.fixture(scope="module")
+def wells():
+    run = Run.from_paths(two_wells(STARTS), names=("x", "y"))
+    return estimate_kernel(run, method="gradient-gp")
 
 
-def test_covariance_is_the_mixed_derivative_of_the_kernel():
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(3, 3)), rng.normal(size=(2, 3))
-    theta = np.array([0.1, -0.3, 0.4, 0.2, -2.0])
-    lengths, amplitude = np.exp(theta[:3]), np.exp(2 * theta[3] + 2 * theta[:3].mean())
-
-    def kernel(x, y):
-        return amplitude * np.exp(-0.5 * (((x - y) / lengths) ** 2).sum())
-
-    h, eye = 1e-4, np.eye(3)
-    found = _covariance(a, b, theta).reshape(3, 3, 2, 3)
-    for p in range(3):
-        for q in range(2):
-            for i in range(3):
-                for j in range(3):
-                    sides = [
-                        s * t * kernel(a[p] + s * h * eye[i], b[q] + t * h * eye[j])
-                        for s in (1, -1)
-                        for t in (1, -1)
-                    ]
-                    assert found[p, i, q, j] == pytest.approx(sum(sides) / (4 * h**2), abs=1e-5)
-    whole = _covariance(a, a, theta)
-    np.testing.assert_allclose(whole, whole.T, atol=1e-14)
-    assert np.linalg.eigvalsh(whole).min() > 0
+@pytest.fixture(scope="module")
+def problem():
+    return make_least_squares(n_samples=60, dim=2, noise=0.4, rng=3)
 
 
-def test_field_is_the_gradient_where_runs_went_and_has_no_curl():
-    paths = _runs(STARTS)
-    field = GradientField.fit(paths)
-    points = np.concatenate([p[3:60:8] for p in paths])
-    mean, spread = field.mean_and_spread(points / field.width)
-    truth = -STEP * _gradient(points)
-    found = mean * field.width
-    error = np.sqrt(((found - truth) ** 2).mean() / (truth**2).mean())
-    assert error < 0.25
-    covered = np.abs(found - truth) < 3 * spread * field.width
-    assert covered.mean() > 0.8
-    h = 1e-4
-
-    def step(x, y):
-        return field.mean(np.array([[x, y]]) / field.width)[0] * field.width
-
-    for x, y in points[::7]:
-        across = (step(x, y + h) - step(x, y - h))[0] - (step(x + h, y) - step(x - h, y))[1]
-        assert abs(across) / (2 * h) < 1e-6
+@pytest.fixture(scope="module")
+def runs(problem):
+    starts = np.random.default_rng(1).uniform(-3, 3, size=(4, 2))
+    return run_sgd(problem, starts, step_size=0.03, n_steps=500, rng=0)
 
 
-def test_nothing_is_known_far_away():
-    field = GradientField.fit(_runs(STARTS))
-    far = np.array([[40.0, -40.0]])
-    mean, spread = field.mean_and_spread(far)
-    near_spread = field.mean_and_spread(np.array([[1.0, 0.5]]) / field.width)[1]
-    np.testing.assert_allclose(mean, 0.0, atol=1e-12)
-    assert (spread > 10 * near_spread).all()
-    np.testing.assert_allclose(field.flow(far * field.width, 400), far * field.width, rtol=1e-9)
-
-
-def test_flow_ends_in_the_minimiser_of_the_basin_without_overshoot():
-    paths = _runs(STARTS, noise=0.0)
-    field = GradientField.fit(paths)
-    starts = np.random.default_rng(5).uniform(-1.2, 1.2, size=(40, 2))
-    ends = np.stack(_runs(starts, n_steps=1000, noise=0.0))[:, -1]
-    np.testing.assert_allclose(np.abs(ends), [[1.0, 0.5]] * 40, atol=1e-6)
-    found = field.flow(starts, 1000)
-    right = np.sign(found[:, 0]) == np.sign(ends[:, 0])
-    assert right.mean() >= 0.95
-    assert np.abs(found - ends)[right].max() < 0.02
-    # One long step goes as far as many short ones.
-    many = starts
-    for _ in range(50):
-        many = field.flow(many, 20)
-    assert np.abs(many - found)[right].max() < 0.02
-
-
-def test_units_common_to_all_coordinates_do_not_matter():
-    paths = _runs(STARTS[:4], n_steps=150)
-    small, large = (GradientField.fit([p * s for p in paths]) for s in (1.0, 1e3))
-    ends = [f.flow(STARTS * s, 150) / s for f, s in ((small, 1.0), (large, 1e3))]
-    np.testing.assert_allclose(ends[0], ends[1], atol=0.01)
-
-
-def test_kernel_forecasts_with_the_noise_of_the_runs_and_hedges_where_it_must():
-    run = Run.from_paths(_runs(STARTS), names=("x", "y"))
-    kernel = estimate_kernel(run, method="gradient-gp")
-    assert isinstance(kernel, GradientKernel)
+def test_wells_are_forecast_as_a_whole(wells):
+    assert isinstance(wells, GradientKernel)
+    assert wells.notes[0].startswith("lag ")
     starts = np.array([[1.0, -0.2], [-1.1, 0.3]])
-    real = np.stack(_runs(np.repeat(starts, 400, axis=0), n_steps=300, seed=9))[:, -1]
+    real = np.stack(two_wells(np.repeat(starts, 400, axis=0), n_steps=300, seed=9))[:, -1]
     real = real.reshape(2, 400, 2)
-    cast = forecast(kernel, starts, n_steps=300, n_chains=400, rng=0)
-    np.testing.assert_allclose(cast.samples.mean(1), real.mean(1), atol=0.03)
-    np.testing.assert_allclose(cast.samples.std(1), real.std(1), rtol=0.5)
-    # On the ridge the side is unknown: the intervals span both basins.
-    ridge = forecast(kernel, np.array([[0.0, 0.0]]), n_steps=300, n_chains=240, rng=0)
+    cast = forecast(wells, starts, n_steps=300, n_chains=400, rng=0)
+    np.testing.assert_allclose(cast.samples.mean(1), real.mean(1), atol=0.04)
+    np.testing.assert_allclose(cast.samples.std(1), real.std(1), rtol=0.4)
+    # No draw has x in one well and y in the other.
+    across = np.linspace(-0.4, 0.4, 17)[:, None] * [1.0, 0.0]
+    ridge = forecast(wells, across, n_steps=300, n_chains=100, rng=0).samples.reshape(-1, 2)
+    assert 0.2 < (ridge[:, 0] > 0).mean() < 0.8
+    settled = np.abs(ridge[:, 0]) > 0.7
+    assert settled.mean() > 0.9
+    assert (np.sign(ridge[settled, 0]) == np.sign(ridge[settled, 1])).mean() > 0.99
+
+
+def test_intervals_on_the_ridge_span_both_basins(wells):
+    ridge = forecast(wells, [[0.0, 0.0]], n_steps=300, n_chains=240, rng=0)
     low, high = ridge.interval(0.9)[0, :, 0]
     assert low < -0.9
     assert high > 0.9
-    still = forecast(kernel, starts, n_steps=0, n_chains=3)
-    np.testing.assert_array_equal(still.samples, np.repeat(starts[:, None], 3, axis=1))
+
+
+def test_no_steps_keep_the_starts(wells):
+    still = forecast(wells, STARTS[:2], n_steps=0, n_chains=3)
+    np.testing.assert_array_equal(still.samples, np.repeat(STARTS[:2, None], 3, axis=1))
     np.testing.assert_array_equal(still.predictive, still.samples)
 
 
-def test_runs_of_three_iterates_are_too_short():
-    short = np.zeros((3, 2))
-    with pytest.raises(ValueError, match="at least 4 iterates; the longest has 3"):
-        GradientField.fit([short])
-    longer = np.cumsum(np.ones((9, 2)), axis=0)
-    assert np.isfinite(GradientField.fit([short, longer]).mean(longer)).all()
+# On the way the noise also turns, which one loudness for all directions does not know.
+@pytest.mark.parametrize(("n_steps", "off"), [(25, 2.5), (200, 1.35)])
+def test_least_squares_is_forecast_with_its_mean_and_spread(runs, problem, n_steps, off):
+    kernel = estimate_kernel(runs, method="gradient-gp")
+    starts = np.array([[2.0, -1.0], [0.0, 1.5]])
+    cast = forecast(kernel, starts, n_steps=n_steps, n_chains=600, rng=0)
+    again = np.repeat(starts, 600, axis=0)
+    real = run_sgd(problem, again, step_size=0.03, n_steps=n_steps, rng=7).iterates[:, -1]
+    real = real.reshape(2, 600, 2)
+    gap = np.abs(cast.samples.mean(axis=1) - real.mean(axis=1)) / runs.range
+    assert gap.max() < 0.03
+    ratio = cast.samples.std(axis=1) / real.std(axis=1)
+    assert (ratio < off).all()
+    assert (ratio > 1 / off).all()
 
 
-def test_fields_and_flows_of_the_same_runs_are_found_once():
-    paths = _runs(STARTS[:4], n_steps=100)
-    field = GradientField.fit(paths)
-    assert GradientField.fit(tuple(p.copy() for p in paths)) is field
-    assert GradientField.fit([p + 1e-9 for p in paths]) is not field
-    errors = np.random.default_rng(0).normal(size=STARTS.shape)
-    first = field.flow(STARTS, 100, errors=errors)
-    kept = first.copy()
-    first[:] = np.nan  # what a caller does with it is its own affair
-    np.testing.assert_array_equal(field.flow(STARTS, 100, errors=errors), kept)
-    for other in (field.flow(STARTS, 99, errors=errors), field.flow(STARTS, 100, errors=-errors)):
-        assert not np.array_equal(other, kept)
-    for n_steps in range(1, 40):
-        field.flow(STARTS[:1], n_steps)
-    assert len(field._flows) <= 16
-    np.testing.assert_array_equal(field.flow(STARTS, 100, errors=errors), kept)
+def test_a_part_of_a_lag_has_as_large_a_share_of_the_variance(runs, problem):
+    kernel = estimate_kernel(runs, method="gradient-gp", lag=4)
+    start, found = problem.minimiser[None], []
+    for n_steps in (4, 5, 6, 7, 8):
+        rng = np.random.default_rng(0)
+        draws = kernel.advance(start, n_steps=n_steps, n_chains=4000, rng=rng)[0]
+        found.append(draws.var(axis=0).sum())
+    assert (np.diff(found) > 0).all()
+    share = (found[2] - found[0]) / (found[4] - found[0])
+    assert share == pytest.approx(0.5, abs=0.1)
 
 
-def test_spread_of_the_field_is_the_posterior_standard_deviation():
-    field = GradientField.fit(_runs(STARTS[:4], n_steps=100))
-    z = STARTS / field.width
-    across = _covariance(z, field.seen.points, field.parameters)
-    covariance = field.factor @ field.factor.T
-    prior = _covariance(z, z, field.parameters)
-    posterior = prior - across @ np.linalg.solve(covariance, across.T)
-    mean, spread = field.mean_and_spread(z)
-    unit = field.scale / field.width**2
-    expected = np.sqrt(np.maximum(np.diag(posterior), 0.0)).reshape(z.shape) * unit
-    np.testing.assert_allclose(spread, expected, rtol=1e-5, atol=1e-9 * unit.max())
-    np.testing.assert_allclose(mean, field.mean(z), rtol=1e-12, atol=0)
+def test_draws_have_the_covariance_of_what_the_field_leaves(runs, problem):
+    kernel = estimate_kernel(runs, method="gradient-gp", lag=5)
+    left = residuals_of(kernel.field, kernel.paths, 5)
+    covariance = left.T @ left / len(left)
+    np.testing.assert_allclose(kernel.spread @ kernel.spread, covariance, rtol=1e-10)
+    rest = kernel.field.flow(problem.minimiser[None], 4000)
+    draws = kernel.advance(rest, n_steps=5, n_chains=20000, rng=np.random.default_rng(0))[0]
+    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    np.testing.assert_allclose(np.cov(draws.T) / scale, covariance / scale, atol=0.05)
+
+
+def test_roots_square_to_the_covariance_and_may_be_singular():
+    rng = np.random.default_rng(0)
+    for residuals in (rng.normal(size=(50, 3)), rng.normal(size=(50, 1)) * [1.0, -2.0, 0.0]):
+        root = root_covariance(residuals)
+        np.testing.assert_allclose(root, root.T, atol=1e-12)
+        np.testing.assert_allclose(root @ root, residuals.T @ residuals / 50, atol=1e-12)
+
+
+def test_residuals_are_over_their_loudness():
+    """Noise that grows with the drift is that of rest, once divided."""
+    rng = np.random.default_rng(0)
+    path = np.empty((4, 301, 2))
+    path[:, 0] = [(4.0, 3.0), (-4.0, 2.0), (1.0, -4.0), (-3.0, -3.0)]
+    for t in range(300):
+        drift = -0.03 * path[:, t]
+        loud = 0.02 * np.sqrt(1 + 2000 * (drift**2).sum(axis=1, keepdims=True))
+        path[:, t + 1] = path[:, t] + drift + loud * rng.normal(size=drift.shape)
+    field = GradientField.fit(list(path))
+    left = residuals_of(field, list(path), 1)
+    before = np.concatenate([p[:-1] for p in path])
+    far = np.linalg.norm(before, axis=1) > 2.0
+    raw = (np.concatenate([np.diff(p, axis=0) for p in path]) + 0.03 * before)[far].std()
+    assert raw > 2.5 * 0.02
+    assert left[far].std() == pytest.approx(0.02, rel=0.3)
+    assert left[~far].std() == pytest.approx(0.02, rel=0.3)
+
+
+def test_uniform_points_are_stratified_over_the_chains_of_a_start(runs):
+    field, seen = GradientField.fit(runs.paths), []
+
+    def scatter(theta, points):
+        seen.append(points)
+        return np.zeros_like(theta)
+
+    starts = runs.paths[0][[0, 40]]
+    rng = np.random.default_rng(0)
+    ends = follow_field(field, starts, scatter, lag=10, n_steps=25, n_chains=8, rng=rng)
+    assert len(seen) == 3
+    for points in seen:
+        strata = np.sort((points.reshape(2, 8, 2) * 8).astype(int), axis=1)
+        np.testing.assert_array_equal(strata, np.arange(8)[None, :, None] + np.zeros((2, 1, 2)))
+    np.testing.assert_allclose(ends, np.repeat(field.flow(starts, 25)[:, None], 8, 1), atol=0.02)
