@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sgdmc.forecasting.coupling import choose_coordinates
+from sgdmc.forecasting.coupling import choose_coordinates, choose_field
+from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.lag import choose_lag
 from sgdmc.forecasting.stepped import STEPPED, stepped_kernel
 from sgdmc.sgd.run import Run
@@ -124,3 +125,19 @@ def test_runs_on_a_line_are_rotated_and_the_rest_stays():
     kernel = stepped_kernel((path,), method="var1", lag=5, names=("a", "b"))
     end = kernel.advance(across, n_steps=100, n_chains=1, rng=np.random.default_rng(0))[0]
     np.testing.assert_allclose((end - [1.0, 2.0]) @ [-0.8, 0.6], 3.0, atol=0.05)
+
+
+def test_a_field_needs_two_coordinates_four_iterates_and_runs_off_a_line():
+    path = quadratic_path(100)
+    field = choose_field([path])
+    assert isinstance(field, GradientField)
+    assert field is GradientField.fit([path])
+    assert choose_field([path[:, :1]]) is None
+    assert choose_field([path[:3], path[50:53]]) is None
+    assert choose_field([path[:3], path[50:54]]) is not None
+    line = [1.0, 2.0] + (5 * 0.97 ** np.arange(200.0))[:, None] * np.array([0.6, 0.8])
+    assert choose_field([line]) is None
+    # Off the line by a thousandth of the range, and by more.
+    across = np.array([-0.8, 0.6]) * np.random.default_rng(0).normal(size=(200, 1))
+    assert choose_field([line + 1e-4 * across]) is None
+    assert choose_field([line + 0.05 * across]) is not None

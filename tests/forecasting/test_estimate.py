@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 
 from sgdmc.chain.kernel import Kernel
-from sgdmc.forecasting.estimate import METHODS, complete_kernel, estimate_kernel
+from sgdmc.forecasting.estimate import (
+    METHODS,
+    complete_kernel,
+    estimate_kernel,
+    recalibrate_kernel,
+)
 from sgdmc.forecasting.exact import exact_kernel
 from sgdmc.forecasting.forecast import forecast
 from sgdmc.forecasting.gradient import GradientKernel
+from sgdmc.forecasting.held import FieldKernel
 from sgdmc.forecasting.rows import ROW_ESTIMATORS, phases
 from sgdmc.forecasting.select import choose_method, energy_score
 from sgdmc.forecasting.stepped import STEPPED, SteppedKernel
@@ -31,8 +37,11 @@ def run(problem):
 
 @pytest.fixture(scope="module")
 def read(run):
-    """The kernel read off the shipped model, every row probed."""
-    return estimate_kernel(run, completion="probe", cover=[[-3.0, -3.0], [3.5, 3.5]])
+    """The kernel read off the shipped model, every row probed, rows held to the steps alone."""
+    as_read = estimate_kernel(
+        run, completion="probe", cover=[[-3.0, -3.0], [3.5, 3.5]], recalibrate=False
+    )
+    return recalibrate_kernel(as_read)
 
 
 def test_rows_by_hand():
@@ -110,6 +119,7 @@ def test_every_method_forecasts_the_limit(run, problem, method):
     error = np.abs(np.median(result.samples[0], axis=0) - minimiser) / run.range
     assert error.max() < 0.08
     kinds = {**dict.fromkeys(STEPPED, SteppedKernel), "gradient-gp": GradientKernel}
+    kinds["llm"] = FieldKernel
     assert isinstance(kernel, kinds.get(method, Kernel))
 
 

@@ -108,6 +108,51 @@ def test_backends_agree_and_threads_do_not_matter():
         np.testing.assert_allclose(filled, other, atol=1e-9)
 
 
+def test_rows_between_those_solved_for_are_nearly_the_same():
+    n = 200
+    truth, observed = quadratic_rows(n, 0.8, 6.0), np.zeros(n, bool)
+    observed[30:171:14] = True
+    every, coarse = (complete(truth, observed, stride=s) for s in (1, 4))
+    np.testing.assert_allclose(coarse.sum(axis=1), 1, rtol=1e-12)
+    assert (coarse >= 0).all()
+    np.testing.assert_array_equal(coarse[observed], every[observed])
+    states = np.arange(n)
+    later = ~observed & (states > 30) & (states < 170) & (states % 4 != 0)
+    np.testing.assert_array_equal(coarse[~later], every[~later])
+    assert not np.array_equal(coarse[later], every[later])
+    assert distance(coarse[later], every[later]) < 0.05
+    means = [rows[later] @ states for rows in (coarse, every, truth)]
+    np.testing.assert_allclose(means[0], means[1], atol=0.02)
+    np.testing.assert_allclose(means[0], means[2], atol=0.05)
+    widths = [
+        np.sqrt(rows[later] @ states**2 - (rows[later] @ states) ** 2) for rows in (coarse, every)
+    ]
+    np.testing.assert_allclose(widths[0], widths[1], rtol=0.02)
+    np.testing.assert_allclose(widths[0], 6.0, rtol=0.03)
+
+
+def test_below_five_hundred_states_every_row_is_solved_for():
+    for n, stride in ((499, 1), (500, 2)):
+        truth, observed = quadratic_rows(n, 0.8, 12.0), np.zeros(n, bool)
+        observed[n // 2 - 30 : n // 2 + 31 : 20] = True
+        default = complete(truth, observed)
+        np.testing.assert_array_equal(default, complete(truth, observed, stride=stride))
+        assert not np.array_equal(default, complete(truth, observed, stride=stride + 1))
+
+
+def test_other_methods_have_no_stride():
+    for method in ("increments", "quantiles", "nearest"):
+        one, four = (complete(TRUTH, INSIDE, method=method, stride=s) for s in (1, 4))
+        np.testing.assert_array_equal(one, four)
+
+
+def test_bad_stride():
+    with pytest.raises(ValueError, match="stride must be at least 1; got 0"):
+        complete(TRUTH, INSIDE, stride=0)
+    with pytest.raises(TypeError, match=r"stride must be an integer; got 1\.5"):
+        complete(TRUTH, INSIDE, stride=1.5)
+
+
 def test_bad_input():
     none = np.zeros(N, bool)
     with pytest.raises(ValueError, match="at least one visited row; got none"):

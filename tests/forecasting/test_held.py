@@ -1,0 +1,260 @@
+"""Rows held to a field: means are its flow, spreads those of steps, shapes those of rows."""
+
+import numpy as np
+import pytest
+
+from sgdmc import estimate_kernel, forecast, make_least_squares, run_sgd
+from sgdmc.chain.kernel import Kernel
+from sgdmc.forecasting.coupling import choose_field
+from sgdmc.forecasting.estimate import complete_kernel, recalibrate_kernel
+from sgdmc.forecasting.field import GradientField
+from sgdmc.forecasting.forecast import StartOutsideWarning
+from sgdmc.forecasting.gradient import residuals_of
+from sgdmc.forecasting.held import FieldKernel, hold_to_field
+from sgdmc.sgd.run import Run
+
+STEP = 0.02
+STARTS = np.random.default_rng(3).uniform(-1.6, 1.6, size=(12, 2))
+
+
+def gradient(x):
+    """Of the tilted double well (x² − 1)²/2 + (y − x/2)²: minima at ±(1, 1/2)."""
+    lean = x[..., 1] - 0.5 * x[..., 0]
+    return np.stack([2 * x[..., 0] * (x[..., 0] ** 2 - 1) - lean, 2 * lean], axis=-1)
+
+
+def two_wells(starts, n_steps=400, noise=0.02, seed=0):
+    rng = np.random.default_rng(seed)
+    paths = np.empty((len(starts), n_steps + 1, 2))
+    paths[:, 0] = starts
+    for t in range(n_steps):
+        kick = noise * rng.normal(size=(len(starts), 2))
+        paths[:, t + 1] = paths[:, t] - STEP * gradient(paths[:, t]) + kick
+    return tuple(paths)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return make_least_squares(n_samples=60, dim=2, noise=0.4, rng=3)
+
+
+@pytest.fixture(scope="module")
+def runs(problem):
+    starts = np.random.default_rng(1).uniform(-3, 3, size=(3, 2))
+    return run_sgd(problem, starts, step_size=0.03, n_steps=400, rng=0)
+
+
+@pytest.fixture(scope="module")
+def read(runs):
+    """The kernel read off the shipped model, rows as they are."""
+    return estimate_kernel(runs, recalibrate=False, lag=20, completion="quantiles")
+
+
+@pytest.fixture(scope="module")
+def wells():
+    run = Run.from_paths(two_wells(STARTS), names=("x", "y"))
+    return estimate_kernel(run, method="dirichlet", coupling="field")
+
+
+# On the way the noise also turns, which one loudness for all directions does not know; rows that
+# were read off a model have rare draws far away, which hold a part of the variance.
+@pytest.mark.parametrize(
+    ("name", "n_steps", "off"),
+    [("dirichlet", 30, 2.5), ("dirichlet", 200, 1.35), ("llm", 30, 2.5), ("llm", 200, 2.5)],
+)
+def test_least_squares_is_forecast_with_its_mean_and_spread(
+    name, n_steps, off, read, runs, problem
+):
+    if name == "llm":
+        kernel = recalibrate_kernel(read, field=choose_field(runs.paths))
+    else:
+        kernel = estimate_kernel(runs, method=name, coupling="field", lag=20)
+    assert isinstance(kernel, FieldKernel)
+    starts = np.array([[2.0, -1.0], [0.0, 1.5]])
+    cast = forecast(kernel, starts, n_steps=n_steps, n_chains=600, rng=0)
+    again = np.repeat(starts, 600, axis=0)
+    real = run_sgd(problem, again, step_size=0.03, n_steps=n_steps, rng=7).iterates[:, -1]
+    real = real.reshape(2, 600, 2)
+    gap = np.abs(cast.samples.mean(axis=1) - real.mean(axis=1)) / runs.range
+    assert gap.max() < 0.04
+    ratio = cast.samples.std(axis=1) / real.std(axis=1)
+    assert (ratio < off).all()
+    assert (ratio > 1 / off).all()
+
+
+def test_a_language_model_is_held_to_a_field_by_default(problem):
+    starts = np.random.default_rng(1).uniform(-3, 3, size=(2, 2))
+    runs = run_sgd(problem, starts, step_size=0.03, n_steps=60, rng=0)
+    options = {"lag": 15, "completion": "quantiles"}
+    kernel = estimate_kernel(runs, **options)
+    assert isinstance(kernel, FieldKernel)
+    assert (kernel.method, kernel.completion, kernel.coupling) == ("llm", "quantiles", "field")
+    assert (kernel.lag, kernel.names, kernel.rows.n_states) == (15, runs.names, 1000)
+    assert kernel.field is GradientField.fit(runs.paths)
+    assert "means follow one gradient field for all coordinates" in kernel.notes[-1]
+    # Without it rows have means of their own, in the same coordinates.
+    own = estimate_kernel(runs, coupling=kernel.rows.coupling, **options)
+    assert isinstance(own, Kernel)
+    assert "rows held to the observed steps" in own.notes[-1]
+    assert own.notes[0] == kernel.notes[0]
+    # What they were read from is the same.
+    read = estimate_kernel(runs, coupling=kernel.rows.coupling, recalibrate=False, **options)
+    assert isinstance(read, Kernel)
+    seen = read.observed
+    np.testing.assert_allclose(kernel.rows.blocks[seen], read.blocks[seen], atol=1e-9)
+
+
+def test_where_no_field_can_be_fitted_rows_are_held_alone(problem):
+    line = [1.0, 2.0] + (5 * 0.97 ** np.arange(60.0))[:, None] * np.array([0.6, 0.8])
+    assert isinstance(estimate_kernel(Run.from_array(line), lag=10), Kernel)
+    assert isinstance(estimate_kernel(Run.from_array(line[:, 0]), lag=10), Kernel)
+
+
+def test_the_rows_of_other_methods_have_means_of_their_own(runs):
+    for method in ("dirichlet", "ar1"):
+        assert isinstance(estimate_kernel(runs, method=method, lag=20), Kernel)
+        assert isinstance(estimate_kernel(runs, method=method, lag=20, coupling="blocks"), Kernel)
+
+
+def test_recalibration_takes_a_field_or_holds_rows_alone(read, runs):
+    alone = recalibrate_kernel(read)
+    assert isinstance(alone, Kernel)
+    assert "rows held to the observed steps" in alone.notes[-1]
+    held = recalibrate_kernel(read, field=choose_field(runs.paths))
+    assert isinstance(held, FieldKernel)
+    assert held.rows is read
+    assert held.notes[:-1] == read.notes
+    assert "one gradient field" in held.notes[-1]
+
+
+def test_notes_tell_parabolas_from_what_is_around_them_and_from_wells(runs, wells):
+    assert "no parabola, as some steps lead apart by" in wells.notes[-1]
+    assert f"{wells.field.ascent:.1f} standard deviations" in wells.notes[-1]
+    rows = estimate_kernel(runs, method="ar1", lag=20, coupling="blocks")
+    field = GradientField.fit(runs.paths)
+    assert field.gain <= 0
+    assert "(a parabola: what departs from it" in hold_to_field(rows, field).notes[-1]
+    # A valley that is steep on one side: convex, and no parabola.
+    rng = np.random.default_rng(0)
+    paths = np.empty((6, 301, 2))
+    paths[:, 0] = rng.uniform(-3, 3, size=(6, 2))
+    for t in range(300):
+        x = paths[:, t]
+        push = 0.03 * np.stack([np.where(x[:, 0] > 0, 2.0, 0.3) * x[:, 0], 0.7 * x[:, 1]], axis=1)
+        paths[:, t + 1] = x - push + 0.01 * rng.normal(size=x.shape)
+    bent = Run.from_paths(tuple(paths), names=("x", "y"))
+    kernel = estimate_kernel(bent, method="ar1", coupling="field", lag=10)
+    assert kernel.field.convex
+    assert "(around a parabola, better than it alone by" in kernel.notes[-1]
+
+
+def test_no_draw_has_one_coordinate_in_each_well(wells):
+    assert isinstance(wells, FieldKernel)
+    across = np.linspace(-0.4, 0.4, 17)[:, None] * [1.0, 0.0]
+    ends = forecast(wells, across, n_steps=300, n_chains=100, rng=0).samples.reshape(-1, 2)
+    assert 0.2 < (ends[:, 0] > 0).mean() < 0.8
+    settled = np.abs(ends[:, 0]) > 0.7
+    assert settled.mean() > 0.9
+    assert (np.sign(ends[settled, 0]) == np.sign(ends[settled, 1])).mean() > 0.99
+
+
+def test_intervals_on_the_ridge_span_both_basins(wells):
+    ridge = forecast(wells, [[0.0, 0.0]], n_steps=300, n_chains=240, rng=0)
+    low, high = ridge.interval(0.9)[0, :, 0]
+    assert low < -0.9
+    assert high > 0.9
+    sure = forecast(wells, [[1.0, 0.5]], n_steps=300, n_chains=240, rng=0)
+    assert sure.interval(0.9)[0, 0, 0] > 0.5
+
+
+def test_no_steps_keep_the_starts(wells):
+    still = forecast(wells, STARTS[:2], n_steps=0, n_chains=3)
+    np.testing.assert_array_equal(still.samples, np.repeat(STARTS[:2, None], 3, axis=1))
+    np.testing.assert_array_equal(still.predictive, still.samples)
+
+
+def test_forecasts_are_those_of_their_seed(wells):
+    one, two, other = (
+        forecast(wells, STARTS[:2], n_steps=90, n_chains=20, rng=r).predictive for r in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+def test_a_part_of_a_lag_has_as_large_a_share_of_the_variance(runs, problem):
+    kernel = estimate_kernel(runs, method="ar1", coupling="field", lag=4)
+    found = []
+    for n_steps in (4, 5, 6, 7, 8):
+        draws = kernel.advance(
+            problem.minimiser[None], n_steps=n_steps, n_chains=4000, rng=np.random.default_rng(0)
+        )[0]
+        found.append(draws.var(axis=0).sum())
+    assert (np.diff(found) > 0).all()
+    share = (found[2] - found[0]) / (found[4] - found[0])
+    assert share == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("coupling", ["blocks", "rotated"])
+@pytest.mark.parametrize("method", ["ar1", "dirichlet"])
+def test_draws_have_the_covariance_of_what_the_field_leaves(runs, problem, coupling, method):
+    rows = estimate_kernel(runs, method=method, coupling=coupling, lag=5)
+    assert rows.coordinates.is_identity == (coupling == "blocks")
+    kernel = hold_to_field(rows, GradientField.fit(runs.paths))
+    left = residuals_of(kernel.field, kernel.paths, 5)
+    covariance = left.T @ left / len(left)
+    rest = kernel.field.flow(problem.minimiser[None], 4000)
+    draws = kernel.advance(rest, n_steps=5, n_chains=20000, rng=np.random.default_rng(0))[0]
+    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    np.testing.assert_allclose(np.cov(draws.T) / scale, covariance / scale, atol=0.08)
+    # Their mean is the flow, whatever the rows' own drift.
+    gap = np.abs(draws.mean(axis=0) - kernel.field.flow(rest, 5)[0])
+    assert (gap < 0.04 * draws.std(axis=0)).all()
+
+
+def test_the_shape_of_the_scatter_is_that_of_the_rows(runs, problem):
+    rows = estimate_kernel(runs, method="ar1", coupling="blocks", lag=5)
+    n = rows.n_states
+    skewed = np.zeros((n, n))
+    # Nine steps in ten go down one bin, the tenth goes up nine: a skewness of 8/3.
+    at = np.arange(n)
+    skewed[at, np.clip(at - 10, 0, n - 1)] += 0.9
+    skewed[at, np.clip(at + 90, 0, n - 1)] += 0.1
+    even = np.zeros((n, n))
+    even[at, np.clip(at - 30, 0, n - 1)] += 0.5
+    even[at, np.clip(at + 30, 0, n - 1)] += 0.5
+    blocks = np.stack([skewed, even])
+    field = GradientField.fit(runs.paths)
+    kernel = FieldKernel(type(rows)(**{**rows.__dict__, "blocks": blocks}), field, np.eye(2))
+    rest = field.flow(problem.minimiser[None], 4000)
+    draws = kernel.advance(rest, n_steps=5, n_chains=8000, rng=np.random.default_rng(0))[0]
+    z = (draws - draws.mean(axis=0)) / draws.std(axis=0)
+    skew = (z**3).mean(axis=0)
+    assert skew[0] == pytest.approx(8 / 3, abs=0.2)
+    assert abs(skew[1]) < 0.1
+    assert (z[:, 1] ** 4).mean() < 1.2  # two points, not a bell
+    np.testing.assert_allclose(draws.std(axis=0), 1.0, rtol=0.05)
+
+
+def test_completion_fills_the_rows_of_a_held_kernel(runs):
+    kernel = estimate_kernel(runs, method="counts", coupling="field", completion=None, lag=20)
+    missing = np.flatnonzero(~kernel.rows.observed[0])
+    assert len(missing)
+    np.testing.assert_array_equal(kernel.rows.blocks[0, missing, missing], 1.0)
+    filled = complete_kernel(kernel, completion="nearest")
+    assert isinstance(filled, FieldKernel)
+    assert filled.completion == "nearest"
+    seen = kernel.rows.observed
+    np.testing.assert_allclose(filled.rows.blocks[seen], kernel.rows.blocks[seen], atol=1e-12)
+    assert (filled.rows.blocks[0, missing, missing] < 1.0).any()
+    np.testing.assert_allclose(filled.rows.blocks.sum(axis=2), 1.0, atol=1e-9)
+    np.testing.assert_array_equal(filled.spread, kernel.spread)
+    assert filled.field is kernel.field
+
+
+def test_held_kernels_can_be_asked_beyond_the_grid(runs):
+    kernel = estimate_kernel(runs, method="ar1", coupling="field", lag=20)
+    far = runs.values.max(axis=0) + 5 * runs.range
+    with pytest.warns(StartOutsideWarning, match="by 5 ranges"):
+        cast = forecast(kernel, far, n_steps=100, n_chains=50, rng=0)
+    assert np.isfinite(cast.samples).all()
+    assert (cast.samples.mean(axis=1) < far).all()
