@@ -82,12 +82,19 @@ def llm_table(content: dict[str, Any]) -> str:
 
 def skill_table(content: dict[str, Any]) -> str:
     """One row a family and number of runs: skills at the last horizon, best trivial forecast."""
-    shown = ("LLM", "LLM, as read", "dirichlet, barycenter", "var1", "local-linear", "gradient-gp")
+    shown = (
+        "LLM",
+        "LLM, a coordinate at a time",
+        "LLM, as read",
+        "dirichlet, barycenter",
+        "var1",
+        "gradient-gp",
+    )
     lines = [
-        "| family | runs | steps ahead | best trivial | its W1/range | "
+        "| family | runs | steps ahead | best trivial | its W1/range | LLM: 90% coverage | "
         + " | ".join(f"skill: {name}" for name in shown)
         + " |",
-        "|" + " --- |" * (5 + len(shown)),
+        "|" + " --- |" * (6 + len(shown)),
     ]
     cells = content["cells"]
     keys = sorted({(c["family"], c["runs"], c["horizon"]) for c in cells})
@@ -106,7 +113,8 @@ def skill_table(content: dict[str, Any]) -> str:
             for n in shown
         )
         lines.append(
-            f"| {family} | {runs} | {horizon} | {best['method']} | {best['score']:.4f} | {skills} |"
+            f"| {family} | {runs} | {horizon} | {best['method']} | {best['score']:.4f} "
+            f"| {here['LLM']['cover90']:.2f} | {skills} |"
         )
     plan = content["plan"]
     lines += [

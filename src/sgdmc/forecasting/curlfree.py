@@ -272,13 +272,14 @@ def _add_ripple(z, points, solved, lengths, variance, out):  # type: ignore[no-u
                 along[q] += u[i, q] * solved[i, q]
         for q in range(k):
             # exp(x) = exp(x/64)^64: a Taylor sum of order 12 is right to 1e-11 for x > −40.
+            far = near[q] > 80.0
             x = max(-0.5 * near[q], -40.0) / 64.0
             y = 1.0 + x / 12.0
             for order in range(11, 0, -1):
                 y = 1.0 + x / order * y
             for _ in range(6):
                 y *= y
-            near[q] = y * variance
+            near[q] = 0.0 if far else y * variance
         for i in range(dim):
             total, square = 0.0, 1.0 / lengths[i] ** 2
             for q in range(k):

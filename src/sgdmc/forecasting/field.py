@@ -242,9 +242,9 @@ class GradientField:
 
         Notes
         -----
-        Exponential steps, each as long as its error allows: the rate along a step is that between
-        the field at both of its ends, so that a long step into a minimum ends there and does not
-        overshoot. The last few flows with errors are kept.
+        Many recorded steps at once, as many as the error allows: the rate along them is that
+        between the field at both of their ends, so that they end in a minimum and do not
+        overshoot, unless single steps do. The last few flows with errors are kept.
         """
         if errors is None:
             return self._follow(starts, n_steps, None)
@@ -292,25 +292,43 @@ class GradientField:
             at, steps = z[which], np.minimum(length[which], left[which])[:, None]
             push = field(at, which)
             reach = np.abs(push).max(axis=1, keepdims=True)
+            # Recorded steps are taken whole, however far one goes.
+            single = np.minimum(steps, 1.0)
             steps = np.minimum(steps, coarse * _FARTHEST / np.maximum(reach, 1e-300))
+            steps = np.maximum(steps, single)
             move = steps * push
             then = steps * field(at + move, which)
             square = np.maximum((move**2).sum(axis=1, keepdims=True), 1e-300)
             along = (move * then).sum(axis=1, keepdims=True) / square
             aside = then - along * move
-            rate = np.clip(1.0 - along, -1.0, 50.0)
-            shrunk = np.where(np.abs(rate) < 1e-6, 1.0, -np.expm1(-rate) / (rate + 1e-300))
-            off = 0.5 * shrunk * aside
+            shrunk, whole = _shrunk(1.0 - along, steps)
+            # Of the change across a step the first single step has seen nothing.
+            off = 0.5 * shrunk * aside * np.maximum(1.0 - 1.0 / steps, 0.0)
             error = np.abs(off).max(axis=1)
-            # The last steps are taken as they are.
-            good = (error <= coarse * _TOLERANCE) | (steps[:, 0] < 1e-3 * n_steps)
-            good |= count > _MAX_STEPS // 2
+            good = (error <= coarse * _TOLERANCE) & (whole[:, 0] | (reach * steps < 1e-6)[:, 0])
+            # Single steps are exact, and the last ones are taken as they are.
+            good |= (steps[:, 0] <= 1.0) | (count > _MAX_STEPS // 2)
             taken = which[good]
             z[taken] = np.clip((at + shrunk * move + off)[good], low, high)
             left[taken] -= steps[good, 0]
             left[left < 1e-9 * n_steps] = 0.0
-            length[which] = np.where(good, 2.0, 0.4) * steps[:, 0]
+            # As many whole steps as fit.
+            length[which] = np.maximum(np.floor(np.where(good, 2.0, 0.4) * steps[:, 0]), 1.0)
         return np.asarray(z * self.width)
+
+
+def _shrunk(rate: Array, steps: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Length of ``steps`` steps that shrink by ``rate / steps`` each, over that of equal ones.
+
+    And whether the formula holds: steps that shrink by more than nine tenths are taken singly.
+    """
+    each = np.clip(rate / np.maximum(steps, 1.0), -1.0, None)
+    whole = each < 0.9
+    each = np.minimum(each, 0.9)
+    total = each * steps
+    grown = -np.expm1(steps * np.log1p(-each))
+    found = np.where(np.abs(total) < 1e-6, 1.0, grown / np.where(total == 0.0, 1.0, total))
+    return np.where(steps <= 1.0, 1.0, found), whole
 
 
 @njit(cache=True, fastmath=True)

@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 
 # Families in which couplings are compared: a reading of each costs as much as all other methods.
 _COUPLED = ("F4", "F5")
+# Problems with joint kernels, each step of which is a reading: they cost as much as all others.
+_JOINT_PROBLEMS = 10
 
 
 @dataclass
@@ -131,7 +133,9 @@ def _as_it_is(method: str) -> Callable[[Bench], Forecaster]:
 
 def _joint(held: bool) -> Callable[[Bench], Forecaster | None]:
     def forecaster(bench: Bench) -> Forecaster | None:
-        if bench.task.family != "F5" or len(bench.run.paths) == 1:
+        if bench.task.family != "F5" or bench.task.index >= _JOINT_PROBLEMS:
+            return None
+        if len(bench.run.paths) == 1:
             return None
         return estimate_kernel(
             bench.run,

@@ -137,7 +137,7 @@ def complete(
         out[missing] = out[states[np.where(take_left, left, right)]]
         return out
     mixed = np.zeros(len(missing), dtype=bool)
-    if method in ("barycenter", "entropic"):
+    if method in ("barycenter", "entropic", "increments"):
         inside = (missing > states[0]) & (missing < states[-1])
         mixed = inside & (missing % stride != 0)
     later, missing = missing[mixed], missing[~mixed]
