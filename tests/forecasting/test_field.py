@@ -291,3 +291,17 @@ def test_fields_of_one_and_of_three_coordinates(dim):
     assert field.convex
     ends = field.flow(starts, 2000)
     assert (np.abs(ends - problem.minimiser) / field.width).max() < 0.05
+
+
+@pytest.mark.parametrize("shrinks", [0.9, 0.5, 0.1, -0.5])
+def test_recorded_steps_are_steps_and_not_a_rate(shrinks):
+    rng = np.random.default_rng(0)
+    paths = np.zeros((4, 60, 2))
+    paths[:, 0] = rng.uniform(-3, 3, size=(4, 2))
+    for t in range(59):
+        paths[:, t + 1] = shrinks * paths[:, t] + 0.01 * rng.normal(size=(4, 2))
+    field = GradientField.fit(list(paths))
+    start = np.array([[2.0, -1.0]])
+    for n_steps in (1, 3):
+        found = field.flow(start, n_steps)
+        np.testing.assert_allclose(found, shrinks**n_steps * start, atol=0.02)
