@@ -141,7 +141,7 @@ def test_below_five_hundred_states_every_row_is_solved_for():
 
 
 def test_other_methods_have_no_stride():
-    for method in ("increments", "quantiles", "nearest"):
+    for method in ("quantiles", "nearest"):
         one, four = (complete(TRUTH, INSIDE, method=method, stride=s) for s in (1, 4))
         np.testing.assert_array_equal(one, four)
 
