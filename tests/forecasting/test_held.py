@@ -38,8 +38,7 @@ def wells():
     return estimate_kernel(run, method="dirichlet", coupling="field")
 
 
-# On the way the noise also turns, which one loudness for all directions does not know; rows that
-# were read off a model have rare draws far away, which hold a part of the variance.
+# On the way the noise also turns, which one loudness for all directions does not know.
 @pytest.mark.parametrize(
     ("name", "n_steps", "off"),
     [("dirichlet", 30, 2.5), ("dirichlet", 200, 1.35), ("llm", 30, 2.5), ("llm", 200, 1.35)],

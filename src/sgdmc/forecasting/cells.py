@@ -21,7 +21,8 @@ Array = NDArray[np.float64]
 # Extent of a cell in ranges, its growth while there are too many, and how many values of all
 # coordinates together are not.
 _EXTENT, _GROWTH, _MAX_VALUES = 0.035, 1.15, 300
-_SHORTEST = 4
+# Iterates of the longest run, at least.
+SHORTEST = 4
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class Cells:
             If no run has four iterates.
         """
         longest = max(len(p) for p in paths)
-        if longest < _SHORTEST:
+        if longest < SHORTEST:
             raise ValueError(
-                f"paths must hold a run of at least {_SHORTEST} iterates; the longest has "
+                f"paths must hold a run of at least {SHORTEST} iterates; the longest has "
                 f"{longest}. Observe more steps."
             )
         scaled = [p / width for p in paths if len(p) > 1]

@@ -14,6 +14,7 @@ import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 from sgdmc.chain.kernel import Coordinates
+from sgdmc.forecasting.cells import SHORTEST
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.var import lagged_pairs, var1_fit
 
@@ -79,7 +80,7 @@ def choose_field(paths: Sequence[Array]) -> GradientField | None:
         was seen.
     """
     values = np.concatenate(list(paths))
-    if values.shape[1] == 1 or max(len(p) for p in paths) < 4 or _collinear(values):
+    if values.shape[1] == 1 or max(len(p) for p in paths) < SHORTEST or _collinear(values):
         return None
     return GradientField.fit(paths)
 
