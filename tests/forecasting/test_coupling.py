@@ -127,7 +127,7 @@ def test_runs_on_a_line_are_rotated_and_the_rest_stays():
     np.testing.assert_allclose((end - [1.0, 2.0]) @ [-0.8, 0.6], 3.0, atol=0.05)
 
 
-def test_a_field_needs_two_coordinates_four_iterates_and_runs_off_a_line():
+def test_a_field_needs_two_coordinates_and_four_iterates():
     path = quadratic_path(100)
     field = choose_field([path])
     assert isinstance(field, GradientField)
@@ -136,8 +136,7 @@ def test_a_field_needs_two_coordinates_four_iterates_and_runs_off_a_line():
     assert choose_field([path[:3], path[50:53]]) is None
     assert choose_field([path[:3], path[50:54]]) is not None
     line = [1.0, 2.0] + (5 * 0.97 ** np.arange(200.0))[:, None] * np.array([0.6, 0.8])
-    assert choose_field([line]) is None
-    # Off the line by a thousandth of the range, and by more.
+    assert choose_field([line]).basis.shape == (2, 1)
+    # Off the line by less than a thousandth of the range.
     across = np.array([-0.8, 0.6]) * np.random.default_rng(0).normal(size=(200, 1))
-    assert choose_field([line + 1e-4 * across]) is None
-    assert choose_field([line + 0.05 * across]) is not None
+    assert choose_field([line + 1e-4 * across]).basis.shape == (2, 2)

@@ -6,6 +6,7 @@ from tests.forecasting.wells import STARTS, STEP, gradient, two_wells
 
 from sgdmc import make_least_squares, make_logistic_regression, run_sgd
 from sgdmc.forecasting.field import _LOUDEST, GradientField
+from sgdmc.sgd.problems import LeastSquares
 
 TURN = np.array([[0.8, -0.6], [0.6, 0.8]])
 MATRIX = TURN @ np.diag([0.99, 0.96]) @ TURN.T
@@ -259,7 +260,7 @@ def test_runs_of_three_iterates_are_too_short():
     with pytest.raises(ValueError, match="at least 4 iterates; the longest has 3"):
         GradientField.fit([short])
     longer = np.cumsum(np.ones((9, 2)), axis=0)
-    assert np.isfinite(GradientField.fit([short, longer]).mean(longer)).all()
+    assert np.isfinite(GradientField.fit([short, longer]).flow(longer, 5)).all()
 
 
 @pytest.mark.parametrize("dim", [1, 3])
@@ -285,3 +286,39 @@ def test_recorded_steps_are_steps_and_not_a_rate(shrinks):
     for n_steps in (1, 3):
         found = field.flow(start, n_steps)
         np.testing.assert_allclose(found, shrinks**n_steps * start, atol=0.02)
+
+
+def test_a_coordinate_that_never_moved_rests_and_changes_nothing_else():
+    problem = make_least_squares(n_samples=80, dim=2, noise=0.2, rng=1)
+    starts = np.random.default_rng(2).uniform(-3, 3, size=(4, 2))
+    paths = run_sgd(problem, starts, step_size=0.02, n_steps=400, rng=3).paths
+    still = [np.insert(p, 1, 7.0, axis=1) for p in paths]
+    alone, field = GradientField.fit(paths), GradientField.fit(still)
+    points = np.random.default_rng(4).uniform(-5, 5, size=(30, 3))
+    ends = field.ends(points, 100, n_draws=8, rng=np.random.default_rng(5))
+    same = alone.ends(points[:, [0, 2]], 100, n_draws=8, rng=np.random.default_rng(5))
+    np.testing.assert_array_equal(ends[..., 1], np.repeat(points[:, 1:2], 8, axis=1))
+    np.testing.assert_allclose(ends[..., [0, 2]], same, rtol=1e-9)
+    drift = points / 100
+    np.testing.assert_allclose(field.loudness(drift), alone.loudness(drift[:, [0, 2]]))
+
+
+@pytest.mark.parametrize("n_runs", [1, 5])
+def test_samples_on_a_line_are_told_from_the_steps(n_runs):
+    rng = np.random.default_rng(0)
+    along = np.array([0.6, -0.8])
+    features = rng.normal(size=(60, 1)) * along
+    problem = LeastSquares(features, features @ np.array([1.0, 2.0]))
+    paths = run_sgd(problem, rng.uniform(-3, 3, (n_runs, 2)), step_size=0.02, n_steps=900, rng=1)
+    field = GradientField.fit(paths.paths)
+    np.testing.assert_allclose(np.abs(field.basis[:, 0]), np.abs(along), atol=1e-9)
+    starts = rng.uniform(-3, 3, size=(40, 2))
+    # Every start has a minimiser of its own: straight across the line of minimisers.
+    expected = starts - ((starts - [1.0, 2.0]) @ along)[:, None] * along
+    np.testing.assert_allclose(field.flow(starts, 3000), expected, atol=0.02)
+
+
+def test_runs_that_never_moved_stay():
+    field = GradientField.fit([np.ones((20, 2)), np.zeros((9, 2))])
+    starts = np.random.default_rng(0).normal(size=(5, 2))
+    np.testing.assert_allclose(field.flow(starts, 50), starts, atol=1e-6)

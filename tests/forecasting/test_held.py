@@ -85,9 +85,9 @@ def test_a_language_model_is_held_to_a_field_by_default(problem):
     np.testing.assert_allclose(kernel.rows.blocks[seen], read.blocks[seen], atol=1e-9)
 
 
-def test_where_no_field_can_be_fitted_rows_are_held_alone(problem):
+def test_rows_of_one_coordinate_are_held_alone(problem):
     line = [1.0, 2.0] + (5 * 0.97 ** np.arange(60.0))[:, None] * np.array([0.6, 0.8])
-    assert isinstance(estimate_kernel(Run.from_array(line), lag=10), Kernel)
+    assert isinstance(estimate_kernel(Run.from_array(line), lag=10), FieldKernel)
     assert isinstance(estimate_kernel(Run.from_array(line[:, 0]), lag=10), Kernel)
 
 

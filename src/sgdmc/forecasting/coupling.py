@@ -76,11 +76,9 @@ def choose_field(paths: Sequence[Array]) -> GradientField | None:
     Returns
     -------
     GradientField or None
-        None for one coordinate, fewer than four iterates, and runs on a line, across which nothing
-        was seen.
+        None for one coordinate and for fewer than four iterates.
     """
-    values = np.concatenate(list(paths))
-    if values.shape[1] == 1 or max(len(p) for p in paths) < SHORTEST or _collinear(values):
+    if paths[0].shape[1] == 1 or max(len(p) for p in paths) < SHORTEST:
         return None
     return GradientField.fit(paths)
 

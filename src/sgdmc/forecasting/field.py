@@ -5,7 +5,7 @@ the first coordinate's step changes with the second is how the second's changes 
 prior on ``f`` carries that over to its gradient, so that runs which passed on either side tell
 where a ridge between two basins lies. Far from every run the field is the parabola's; where the
 runs show that ``f`` is not convex it goes back to zero instead, and SGD stays where it is until
-something is known.
+something is known. Along directions in which no run took a step it rests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scipy.linalg.blas import dtrmm
 
 from sgdmc.forecasting.cells import Cells
 from sgdmc.forecasting.curlfree import Posterior, fit_posterior
-from sgdmc.forecasting.paths import ranges_of
+from sgdmc.forecasting.paths import directions_of, ranges_of
 from sgdmc.forecasting.var import lagged_pairs, noise_at, noise_line, var1_fit
 
 __all__ = ["GradientField"]
@@ -42,8 +42,9 @@ _PROJECTIONS = 4
 _SLACK = 0.3
 # Loudness at most.
 _LOUDEST = 10.0
-# Draws of the field behind the chains of a start.
-_DRAWS = 32
+# Draws of the field behind the chains of a start, and degrees of freedom of Student's t: its tails
+# stand for hyperparameters that few steps tell little of.
+_DRAWS, _FREEDOM = 32, 5.0
 # Points whose field is found at once.
 _AT_ONCE = 1000
 # Fields and, for each, flows that are kept: methods and horizons ask for the same ones.
@@ -56,6 +57,9 @@ class GradientField:
 
     Attributes
     ----------
+    basis : ndarray, shape (n_parameters, dim)
+        Orthonormal directions in which the runs took steps (those of the coordinates, but where
+        steps lie in fewer): the field's coordinates. Along all others SGD is taken to rest.
     width : ndarray, shape (dim,)
         Ranges of the runs: points are divided by them.
     posterior : Posterior
@@ -76,6 +80,7 @@ class GradientField:
         Rate per step at which the steps of a convex ``f`` lead nearer to one another, at least.
     """
 
+    basis: Array
     width: Array
     posterior: Posterior
     centre: Array
@@ -104,6 +109,8 @@ class GradientField:
 
     @classmethod
     def _fit(cls, paths: Sequence[Array]) -> GradientField:
+        basis = directions_of(paths)
+        paths = [p @ basis for p in paths]
         width = ranges_of(paths)
         cells = Cells.of(paths, width)
         law = var1_fit(*lagged_pairs(paths, 1))
@@ -126,7 +133,7 @@ class GradientField:
                 ripple=ripple,
             )
             noise = noise_line(drift * width, (cells.steps - drift) * width)
-            return cls(width, posterior, centre, scale / width**2, noise, 0.0, np.inf, 0.0)
+            return cls(basis, width, posterior, centre, scale / width**2, noise, 0.0, np.inf, 0.0)
 
         first = fitted((law.push(starts, 1) - starts) / width)
         drift = first.mean(cells.points)
@@ -138,6 +145,7 @@ class GradientField:
         elif gain <= 0:
             found = alone
         return cls(
+            basis,
             width,
             found.posterior,
             found.centre,
@@ -230,15 +238,14 @@ class GradientField:
 
         Parameters
         ----------
-        starts : ndarray, shape (m, dim)
-            In parameter units.
+        starts : ndarray, shape (m, n_parameters)
         n_steps : float
         errors : ndarray, shape (m, dim), optional
             How many standard deviations the field is off along each path; 0 by default.
 
         Returns
         -------
-        ndarray, shape (m, dim)
+        ndarray, shape (m, n_parameters)
 
         Notes
         -----
@@ -258,20 +265,23 @@ class GradientField:
     def loudness(self, drift: Array) -> Array:
         """Standard deviation of a step where the mean step is ``drift``, over that of rest: (m,).
 
-        In parameter units; at most ten.
+        ``drift`` (m, n_parameters); at most ten.
         """
         still = noise_at(np.zeros((1, len(self.width))), self.noise)
-        return np.minimum(np.sqrt(noise_at(drift, self.noise) / still), _LOUDEST)
+        return np.minimum(np.sqrt(noise_at(drift @ self.basis, self.noise) / still), _LOUDEST)
 
     def ends(self, starts: Array, n_steps: int, *, n_draws: int, rng: np.random.Generator) -> Array:
-        """Where draws of the field lead: (n_starts, n_draws, dim), a few of them in turn."""
+        """Where draws of the field lead: (n_starts, n_draws, n_parameters), a few in turn."""
         few = min(n_draws, _DRAWS)
-        errors = np.tile(rng.standard_normal((few, starts.shape[1])), (len(starts), 1))
+        heavier = np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, size=(few, 1)))
+        errors = heavier * rng.standard_normal((few, len(self.width)))
+        errors = np.tile(errors, (len(starts), 1))
         found = self.flow(np.repeat(starts, few, axis=0), n_steps, errors=errors)
         return found.reshape(len(starts), few, -1)[:, np.arange(n_draws) % few]
 
     def _follow(self, starts: Array, n_steps: float, errors: Array | None) -> Array:
-        z = starts / self.width
+        z = starts @ self.basis / self.width
+        start = z.copy()
         seen = self._seen[0]
         low = np.minimum(z.min(axis=0), seen.min(axis=0)) - 1.0
         high = np.maximum(z.max(axis=0), seen.max(axis=0)) + 1.0
@@ -279,7 +289,7 @@ class GradientField:
         length = left.copy()
         coarse = 1.0 if errors is None else _COARSER
 
-        def field(at: Array, which: NDArray[np.int64]) -> Array:
+        def step_at(at: Array, which: NDArray[np.int64]) -> Array:
             if errors is None:
                 return self.mean(at)
             mean, spread = self.mean_and_spread(at)
@@ -290,14 +300,14 @@ class GradientField:
             if not len(which):
                 break
             at, steps = z[which], np.minimum(length[which], left[which])[:, None]
-            push = field(at, which)
+            push = step_at(at, which)
             reach = np.abs(push).max(axis=1, keepdims=True)
             # Recorded steps are taken whole, however far one goes.
             single = np.minimum(steps, 1.0)
             steps = np.minimum(steps, coarse * _FARTHEST / np.maximum(reach, 1e-300))
             steps = np.maximum(steps, single)
             move = steps * push
-            then = steps * field(at + move, which)
+            then = steps * step_at(at + move, which)
             square = np.maximum((move**2).sum(axis=1, keepdims=True), 1e-300)
             along = (move * then).sum(axis=1, keepdims=True) / square
             aside = then - along * move
@@ -314,7 +324,7 @@ class GradientField:
             left[left < 1e-9 * n_steps] = 0.0
             # As many whole steps as fit.
             length[which] = np.maximum(np.floor(np.where(good, 2.0, 0.4) * steps[:, 0]), 1.0)
-        return np.asarray(z * self.width)
+        return np.asarray(starts + (z - start) * self.width @ self.basis.T)
 
 
 def _shrunk(rate: Array, steps: Array) -> tuple[Array, NDArray[np.bool_]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -65,22 +66,15 @@ class Bench:
         coordinate ``"alone"``, or ``"not"`` at all.
         """
         kernel = self.estimate(method, coupling)
-        if method == "llm" and held != "not":
-            read, joint = kernel, held == "field" and coupling == "auto"
-            kernel = self._once(
-                (id(read), f"held {'to a field' if joint else 'alone'}"),
-                lambda: recalibrate_kernel(
-                    read, field=choose_field(self.run.paths) if joint else None
-                ),
-            )
-        if completion == "probe":
-            return cast(Forecaster, kernel)
-        return cast(
-            Forecaster,
-            self._once(
-                (id(kernel), completion), lambda: complete_kernel(kernel, completion=completion)
-            ),
-        )
+        together = method == "llm" and held == "field" and coupling == "auto"
+        if method == "llm" and held != "not" and not together:
+            kernel = self._once((id(kernel), "held alone"), partial(recalibrate_kernel, kernel))
+        if completion != "probe":
+            make = partial(complete_kernel, kernel, completion=completion)
+            kernel = self._once((id(kernel), completion), make)
+        if together:
+            kernel = recalibrate_kernel(kernel, field=choose_field(self.run.paths))
+        return cast(Forecaster, kernel)
 
     def _once(self, key: tuple[Any, str], make: Callable[[], Any]) -> Any:
         """Make a kernel that several methods share; estimates live as long as this does."""

@@ -1,4 +1,4 @@
-"""What several forecasts ask of observed paths: their tails and their ranges."""
+"""What several forecasts ask of observed paths: their tails, ranges and directions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ranges_of", "tail_of"]
+__all__ = ["directions_of", "ranges_of", "tail_of"]
 
 Array = NDArray[np.float64]
 
 _TAIL_SHARE = 0.2
+# Size of steps, of those in other directions, below which there are none.
+_STILL = 1e-6
 
 
 def tail_of(path: Array, *, at_least: int = 2) -> Array:
@@ -23,3 +25,22 @@ def ranges_of(paths: Sequence[Array]) -> Array:
     """Range of each coordinate over all paths, 1 where it is constant."""
     width = np.ptp(np.concatenate(list(paths)), axis=0)
     return np.where(width > 0, width, 1.0)
+
+
+def directions_of(paths: Sequence[Array]) -> Array:
+    """Orthonormal directions in which the runs took steps: (dim, r), at least one.
+
+    Those of the coordinates, but where the steps of several lie in fewer directions.
+    """
+    steps = np.concatenate([np.diff(p, axis=0) for p in paths])
+    size = np.sqrt((steps**2).mean(axis=0))
+    unit = np.eye(steps.shape[1])
+    if not size.any():
+        return unit[:, :1]
+    moving = np.flatnonzero(size > _STILL * size.max())
+    spread = np.linalg.svd(steps[:, moving] / size[moving], compute_uv=False)
+    rank = int((spread > _STILL * spread[0]).sum())
+    if rank == len(moving):
+        return unit[:, moving]
+    vectors = np.linalg.svd(steps[:, moving], full_matrices=False)[2][:rank].T
+    return np.asarray(unit[:, moving] @ vectors)
