@@ -1,24 +1,15 @@
-"""SGD's law by a field and Gaussian noise: means, spreads, horizons between lags, hedges."""
+"""What a field leaves of observed steps, and how chains follow it."""
 
 import numpy as np
 import pytest
-from tests.forecasting.wells import STARTS, two_wells
 
-from sgdmc import estimate_kernel, forecast, make_least_squares, run_sgd
+from sgdmc import make_least_squares, run_sgd
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.gradient import (
-    GradientKernel,
     follow_field,
     residuals_of,
     root_covariance,
 )
-from sgdmc.sgd.run import Run
-
-
-@pytest.fixture(scope="module")
-def wells():
-    run = Run.from_paths(two_wells(STARTS), names=("x", "y"))
-    return estimate_kernel(run, method="gradient-gp")
 
 
 @pytest.fixture(scope="module")
@@ -30,76 +21,6 @@ def problem():
 def runs(problem):
     starts = np.random.default_rng(1).uniform(-3, 3, size=(4, 2))
     return run_sgd(problem, starts, step_size=0.03, n_steps=500, rng=0)
-
-
-def test_wells_are_forecast_as_a_whole(wells):
-    assert isinstance(wells, GradientKernel)
-    assert wells.notes[0].startswith("lag ")
-    starts = np.array([[1.0, -0.2], [-1.1, 0.3]])
-    real = np.stack(two_wells(np.repeat(starts, 400, axis=0), n_steps=300, seed=9))[:, -1]
-    real = real.reshape(2, 400, 2)
-    cast = forecast(wells, starts, n_steps=300, n_chains=400, rng=0)
-    np.testing.assert_allclose(cast.samples.mean(1), real.mean(1), atol=0.04)
-    np.testing.assert_allclose(cast.samples.std(1), real.std(1), rtol=0.4)
-    # No draw has x in one well and y in the other.
-    across = np.linspace(-0.4, 0.4, 17)[:, None] * [1.0, 0.0]
-    ridge = forecast(wells, across, n_steps=300, n_chains=100, rng=0).samples.reshape(-1, 2)
-    assert 0.2 < (ridge[:, 0] > 0).mean() < 0.8
-    settled = np.abs(ridge[:, 0]) > 0.7
-    assert settled.mean() > 0.9
-    assert (np.sign(ridge[settled, 0]) == np.sign(ridge[settled, 1])).mean() > 0.99
-
-
-def test_intervals_on_the_ridge_span_both_basins(wells):
-    ridge = forecast(wells, [[0.0, 0.0]], n_steps=300, n_chains=240, rng=0)
-    low, high = ridge.interval(0.9)[0, :, 0]
-    assert low < -0.9
-    assert high > 0.9
-
-
-def test_no_steps_keep_the_starts(wells):
-    still = forecast(wells, STARTS[:2], n_steps=0, n_chains=3)
-    np.testing.assert_array_equal(still.samples, np.repeat(STARTS[:2, None], 3, axis=1))
-    np.testing.assert_array_equal(still.predictive, still.samples)
-
-
-# On the way the noise also turns, which one loudness for all directions does not know.
-@pytest.mark.parametrize(("n_steps", "off"), [(25, 2.5), (200, 1.35)])
-def test_least_squares_is_forecast_with_its_mean_and_spread(runs, problem, n_steps, off):
-    kernel = estimate_kernel(runs, method="gradient-gp")
-    starts = np.array([[2.0, -1.0], [0.0, 1.5]])
-    cast = forecast(kernel, starts, n_steps=n_steps, n_chains=600, rng=0)
-    again = np.repeat(starts, 600, axis=0)
-    real = run_sgd(problem, again, step_size=0.03, n_steps=n_steps, rng=7).iterates[:, -1]
-    real = real.reshape(2, 600, 2)
-    gap = np.abs(cast.samples.mean(axis=1) - real.mean(axis=1)) / runs.range
-    assert gap.max() < 0.03
-    ratio = cast.samples.std(axis=1) / real.std(axis=1)
-    assert (ratio < off).all()
-    assert (ratio > 1 / off).all()
-
-
-def test_a_part_of_a_lag_has_as_large_a_share_of_the_variance(runs, problem):
-    kernel = estimate_kernel(runs, method="gradient-gp", lag=4)
-    start, found = problem.minimiser[None], []
-    for n_steps in (4, 5, 6, 7, 8):
-        rng = np.random.default_rng(0)
-        draws = kernel.advance(start, n_steps=n_steps, n_chains=4000, rng=rng)[0]
-        found.append(draws.var(axis=0).sum())
-    assert (np.diff(found) > 0).all()
-    share = (found[2] - found[0]) / (found[4] - found[0])
-    assert share == pytest.approx(0.5, abs=0.1)
-
-
-def test_draws_have_the_covariance_of_what_the_field_leaves(runs, problem):
-    kernel = estimate_kernel(runs, method="gradient-gp", lag=5)
-    left = residuals_of(kernel.field, kernel.paths, 5)
-    covariance = left.T @ left / len(left)
-    np.testing.assert_allclose(kernel.spread @ kernel.spread, covariance, rtol=1e-10)
-    rest = kernel.field.flow(problem.minimiser[None], 4000)
-    draws = kernel.advance(rest, n_steps=5, n_chains=20000, rng=np.random.default_rng(0))[0]
-    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    np.testing.assert_allclose(np.cov(draws.T) / scale, covariance / scale, atol=0.05)
 
 
 def test_roots_square_to_the_covariance_and_may_be_singular():

@@ -10,7 +10,6 @@ from sgdmc.forecasting.coupling import choose_field
 from sgdmc.forecasting.estimate import complete_kernel, recalibrate_kernel
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.forecast import StartOutsideWarning
-from sgdmc.forecasting.gradient import residuals_of
 from sgdmc.forecasting.held import FieldKernel, _without_tails, hold_to_field
 from sgdmc.sgd.run import Run
 
@@ -36,31 +35,6 @@ def read(runs):
 def wells():
     run = Run.from_paths(two_wells(STARTS), names=("x", "y"))
     return estimate_kernel(run, method="dirichlet", coupling="field")
-
-
-# On the way the noise also turns, which one loudness for all directions does not know.
-@pytest.mark.parametrize(
-    ("name", "n_steps", "off"),
-    [("dirichlet", 30, 2.5), ("dirichlet", 200, 1.35), ("llm", 30, 2.5), ("llm", 200, 1.35)],
-)
-def test_least_squares_is_forecast_with_its_mean_and_spread(
-    name, n_steps, off, read, runs, problem
-):
-    if name == "llm":
-        kernel = recalibrate_kernel(read, field=choose_field(runs.paths))
-    else:
-        kernel = estimate_kernel(runs, method=name, coupling="field", lag=20)
-    assert isinstance(kernel, FieldKernel)
-    starts = np.array([[2.0, -1.0], [0.0, 1.5]])
-    cast = forecast(kernel, starts, n_steps=n_steps, n_chains=600, rng=0)
-    again = np.repeat(starts, 600, axis=0)
-    real = run_sgd(problem, again, step_size=0.03, n_steps=n_steps, rng=7).iterates[:, -1]
-    real = real.reshape(2, 600, 2)
-    gap = np.abs(cast.samples.mean(axis=1) - real.mean(axis=1)) / runs.range
-    assert gap.max() < 0.04
-    ratio = cast.samples.std(axis=1) / real.std(axis=1)
-    assert (ratio < off).all()
-    assert (ratio > 1 / off).all()
 
 
 def test_a_language_model_is_held_to_a_field_by_default(problem):
@@ -127,69 +101,6 @@ def test_notes_tell_parabolas_from_what_is_around_them_and_from_wells(runs, well
     kernel = estimate_kernel(bent, method="ar1", coupling="field", lag=10)
     assert kernel.field.convex
     assert "(around a parabola, better than it alone by" in kernel.notes[-1]
-
-
-def test_no_draw_has_one_coordinate_in_each_well(wells):
-    assert isinstance(wells, FieldKernel)
-    across = np.linspace(-0.4, 0.4, 17)[:, None] * [1.0, 0.0]
-    ends = forecast(wells, across, n_steps=300, n_chains=100, rng=0).samples.reshape(-1, 2)
-    assert 0.2 < (ends[:, 0] > 0).mean() < 0.8
-    settled = np.abs(ends[:, 0]) > 0.7
-    assert settled.mean() > 0.9
-    assert (np.sign(ends[settled, 0]) == np.sign(ends[settled, 1])).mean() > 0.99
-
-
-def test_intervals_on_the_ridge_span_both_basins(wells):
-    ridge = forecast(wells, [[0.0, 0.0]], n_steps=300, n_chains=240, rng=0)
-    low, high = ridge.interval(0.9)[0, :, 0]
-    assert low < -0.9
-    assert high > 0.9
-    sure = forecast(wells, [[1.0, 0.5]], n_steps=300, n_chains=240, rng=0)
-    assert sure.interval(0.9)[0, 0, 0] > 0.5
-
-
-def test_no_steps_keep_the_starts(wells):
-    still = forecast(wells, STARTS[:2], n_steps=0, n_chains=3)
-    np.testing.assert_array_equal(still.samples, np.repeat(STARTS[:2, None], 3, axis=1))
-    np.testing.assert_array_equal(still.predictive, still.samples)
-
-
-def test_forecasts_are_those_of_their_seed(wells):
-    one, two, other = (
-        forecast(wells, STARTS[:2], n_steps=90, n_chains=20, rng=r).predictive for r in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(one, two)
-    assert not np.array_equal(one, other)
-
-
-def test_a_part_of_a_lag_has_as_large_a_share_of_the_variance(runs, problem):
-    kernel = estimate_kernel(runs, method="ar1", coupling="field", lag=4)
-    found = []
-    for n_steps in (4, 5, 6, 7, 8):
-        draws = kernel.advance(
-            problem.minimiser[None], n_steps=n_steps, n_chains=4000, rng=np.random.default_rng(0)
-        )[0]
-        found.append(draws.var(axis=0).sum())
-    assert (np.diff(found) > 0).all()
-    share = (found[2] - found[0]) / (found[4] - found[0])
-    assert share == pytest.approx(0.5, abs=0.1)
-
-
-@pytest.mark.parametrize("coupling", ["blocks", "rotated"])
-@pytest.mark.parametrize("method", ["ar1", "dirichlet"])
-def test_draws_have_the_covariance_of_what_the_field_leaves(runs, problem, coupling, method):
-    rows = estimate_kernel(runs, method=method, coupling=coupling, lag=5)
-    assert rows.coordinates.is_identity == (coupling == "blocks")
-    kernel = hold_to_field(rows, GradientField.fit(runs.paths))
-    left = residuals_of(kernel.field, kernel.paths, 5)
-    covariance = left.T @ left / len(left)
-    rest = kernel.field.flow(problem.minimiser[None], 4000)
-    draws = kernel.advance(rest, n_steps=5, n_chains=20000, rng=np.random.default_rng(0))[0]
-    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    np.testing.assert_allclose(np.cov(draws.T) / scale, covariance / scale, atol=0.08)
-    # Their mean is the flow, whatever the rows' own drift.
-    gap = np.abs(draws.mean(axis=0) - kernel.field.flow(rest, 5)[0])
-    assert (gap < 0.04 * draws.std(axis=0)).all()
 
 
 def test_the_shape_of_the_scatter_is_that_of_the_rows(runs, problem):
