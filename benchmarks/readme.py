@@ -121,7 +121,7 @@ def skill_table(content: dict[str, Any]) -> str:
         "",
         f"`sgdmc benchmark`: {plan['n_problems']} problems a family × {plan['n_starts']} unseen "
         "starts, skill = 1 − W1 / best trivial W1, 95% bootstrap intervals over problems; "
-        f"{content['seconds'] / 60:.0f} minutes on two cores of an {content['versions']['processor']}.",
+        f"{content['seconds'] / 60:.0f} minutes, {content['versions']['processor']}.",
     ]
     return "\n".join(lines)
 
