@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sgdmc.chain.kernel import JointKernel
+from sgdmc.chain.kernel import JointKernel, Kernel
 from sgdmc.forecasting.predictive import predictive_draws
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["Forecast", "Forecaster", "StartOutsideWarning", "forecast"]
 
 
 class StartOutsideWarning(UserWarning):
-    """A start lies where the run never was: its forecast rests on filled rows."""
+    """A start lies where the run never was: its forecast rests on steps seen elsewhere."""
 
 
 class Forecaster(Protocol):
@@ -227,10 +227,14 @@ def _warn_outside(kernel: Forecaster, starts: NDArray[np.float64]) -> None:
     if not outside.any():
         return
     a, i = np.unravel_index(int(beyond.argmax()), beyond.shape)
+    if isinstance(kernel, Kernel | JointKernel):
+        rest = "rows that no run visited; starts beyond the grid begin at its edge"
+    else:
+        rest = "steps that were seen elsewhere"
     warnings.warn(
         f"{int(outside.sum())} of {len(starts)} starts lie outside the observed range; the "
         f"furthest, start {a}, by {beyond[a, i]:.2g} ranges in '{kernel.names[i]}'. Their "
-        "forecasts rest on rows that no run visited; starts beyond the grid begin at its edge.",
+        f"forecasts rest on {rest}. Observe a run from there, or read them with care.",
         StartOutsideWarning,
         stacklevel=3,
     )
