@@ -6,6 +6,7 @@ from tests.forecasting.wells import STARTS, STEP, gradient, two_wells
 
 from sgdmc import make_least_squares, make_logistic_regression, run_sgd
 from sgdmc.forecasting.field import _LOUDEST, GradientField
+from sgdmc.forecasting.paths import directions_of
 from sgdmc.sgd.problems import LeastSquares
 
 TURN = np.array([[0.8, -0.6], [0.6, 0.8]])
@@ -322,3 +323,18 @@ def test_runs_that_never_moved_stay():
     field = GradientField.fit([np.ones((20, 2)), np.zeros((9, 2))])
     starts = np.random.default_rng(0).normal(size=(5, 2))
     np.testing.assert_allclose(field.flow(starts, 50), starts, atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_units_do_not_decide_what_moves(unit):
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(50, 3)) * [1.0, unit, 0.0]
+    path = 5.0 + np.cumsum(np.concatenate([np.zeros((1, 3)), steps]), axis=0)
+    path[:, 1] -= 5.0
+    np.testing.assert_array_equal(directions_of([path]), np.eye(3)[:, :2])
+    # The first two in step: one direction, in the parameters' own units.
+    path[:, 1] = unit * path[:, 0]
+    along = directions_of([path])[:, 0]
+    np.testing.assert_allclose(along[1] / along[0], unit, rtol=1e-6)
+    assert along[2] == 0.0
+    assert directions_of([path]).shape == (3, 1)

@@ -6,7 +6,7 @@ from tests.forecasting.wells import STARTS, two_wells
 
 from sgdmc import estimate_kernel, forecast, make_least_squares, run_sgd
 from sgdmc.forecasting.field import GradientField
-from sgdmc.forecasting.gradient import GradientKernel, residuals_of
+from sgdmc.forecasting.gradient import GradientKernel, follow_field, residuals_of
 from sgdmc.forecasting.held import FieldKernel, hold_to_field
 from sgdmc.sgd.run import Run
 
@@ -126,3 +126,20 @@ def test_draws_have_the_covariance_of_what_the_field_leaves(runs, problem, coupl
     # Their mean is the flow, whatever the rows' own drift.
     gap = np.abs(draws.mean(axis=0) - kernel.field.flow(rest, 5)[0])
     assert (gap < 0.04 * draws.std(axis=0)).all()
+
+
+def test_uniform_points_are_stratified_over_the_chains_of_a_start(runs):
+    field, seen = GradientField.fit(runs.paths), []
+
+    def scatter(theta, points):
+        seen.append(points)
+        return np.zeros_like(theta)
+
+    starts = runs.paths[0][[0, 40]]
+    rng = np.random.default_rng(0)
+    ends = follow_field(field, starts, scatter, lag=10, n_steps=25, n_chains=8, rng=rng)
+    assert len(seen) == 3
+    for points in seen:
+        strata = np.sort((points.reshape(2, 8, 2) * 8).astype(int), axis=1)
+        np.testing.assert_array_equal(strata, np.arange(8)[None, :, None] + np.zeros((2, 1, 2)))
+    np.testing.assert_allclose(ends, np.repeat(field.flow(starts, 25)[:, None], 8, 1), atol=0.02)

@@ -1,26 +1,13 @@
-"""What a field leaves of observed steps, and how chains follow it."""
+"""What a field leaves of observed steps, and roots of covariances."""
 
 import numpy as np
 import pytest
 
-from sgdmc import make_least_squares, run_sgd
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.gradient import (
-    follow_field,
     residuals_of,
     root_covariance,
 )
-
-
-@pytest.fixture(scope="module")
-def problem():
-    return make_least_squares(n_samples=60, dim=2, noise=0.4, rng=3)
-
-
-@pytest.fixture(scope="module")
-def runs(problem):
-    starts = np.random.default_rng(1).uniform(-3, 3, size=(4, 2))
-    return run_sgd(problem, starts, step_size=0.03, n_steps=500, rng=0)
 
 
 def test_roots_square_to_the_covariance_and_may_be_singular():
@@ -48,20 +35,3 @@ def test_residuals_are_over_their_loudness():
     assert raw > 2.5 * 0.02
     assert left[far].std() == pytest.approx(0.02, rel=0.3)
     assert left[~far].std() == pytest.approx(0.02, rel=0.3)
-
-
-def test_uniform_points_are_stratified_over_the_chains_of_a_start(runs):
-    field, seen = GradientField.fit(runs.paths), []
-
-    def scatter(theta, points):
-        seen.append(points)
-        return np.zeros_like(theta)
-
-    starts = runs.paths[0][[0, 40]]
-    rng = np.random.default_rng(0)
-    ends = follow_field(field, starts, scatter, lag=10, n_steps=25, n_chains=8, rng=rng)
-    assert len(seen) == 3
-    for points in seen:
-        strata = np.sort((points.reshape(2, 8, 2) * 8).astype(int), axis=1)
-        np.testing.assert_array_equal(strata, np.arange(8)[None, :, None] + np.zeros((2, 1, 2)))
-    np.testing.assert_allclose(ends, np.repeat(field.flow(starts, 25)[:, None], 8, 1), atol=0.02)

@@ -12,7 +12,7 @@ __all__ = ["directions_of", "ranges_of", "tail_of"]
 Array = NDArray[np.float64]
 
 _TAIL_SHARE = 0.2
-# Size of steps, of those in other directions, below which there are none.
+# Spread of steps, of that in other directions, below which there are none.
 _STILL = 1e-6
 
 
@@ -35,12 +35,12 @@ def directions_of(paths: Sequence[Array]) -> Array:
     steps = np.concatenate([np.diff(p, axis=0) for p in paths])
     size = np.sqrt((steps**2).mean(axis=0))
     unit = np.eye(steps.shape[1])
-    if not size.any():
+    moving = np.flatnonzero(size > 0)
+    if not len(moving):
         return unit[:, :1]
-    moving = np.flatnonzero(size > _STILL * size.max())
-    spread = np.linalg.svd(steps[:, moving] / size[moving], compute_uv=False)
+    # Each coordinate in its own size: units do not matter.
+    spread, rows = np.linalg.svd(steps[:, moving] / size[moving], full_matrices=False)[1:]
     rank = int((spread > _STILL * spread[0]).sum())
     if rank == len(moving):
         return unit[:, moving]
-    vectors = np.linalg.svd(steps[:, moving], full_matrices=False)[2][:rank].T
-    return np.asarray(unit[:, moving] @ vectors)
+    return np.asarray(unit[:, moving] @ np.linalg.qr((rows[:rank] * size[moving]).T)[0])
