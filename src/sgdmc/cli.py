@@ -154,6 +154,9 @@ def _add_estimation(parser: argparse.ArgumentParser) -> None:
         "--coupling", default="auto", choices=("auto", "blocks", "rotated", "joint")
     )
     parser.add_argument(
+        "--convex", choices=("yes", "no"), help="whether the loss is; the runs decide by default"
+    )
+    parser.add_argument(
         "--completion", default="barycenter", choices=[c or "none" for c in COMPLETIONS]
     )
     parser.add_argument("--max-context", type=int, help="tokens of context at most")
@@ -422,6 +425,7 @@ def _estimate(
         digits=options.digits or "auto",
         lag=options.lag if options.lag is not None else "auto",
         coupling=options.coupling,
+        convex=None if options.convex is None else options.convex == "yes",
         completion=None if options.completion == "none" else options.completion,
         cover=starts,
         horizon=horizon,

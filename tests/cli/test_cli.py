@@ -73,6 +73,16 @@ def test_forecast_repeats_with_the_seed(log, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("told", "note"),
+    [([], "a parabola"), (["--convex", "yes"], "a parabola"), (["--convex", "no"], "no parabola")],
+)
+def test_what_is_known_of_the_loss(log, tmp_path, capsys, told, note):
+    arguments = ["forecast", str(log), "--start", "1,-1", "--method", "gradient-gp", *told]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert f"one gradient field: {note}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     "method", ["dirichlet", "ar1", "ar1-kde", "var1", "knn", "local-linear", "gradient-gp"]
 )
 def test_other_methods(log, tmp_path, method):

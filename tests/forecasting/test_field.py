@@ -199,6 +199,33 @@ def test_one_long_flow_is_many_short_ones(wells, with_errors):
     assert np.median(off) < 0.01
 
 
+def test_what_is_known_of_the_loss_decides_over_the_runs():
+    # One run in one well: it looks like any parabola's.
+    alone = two_wells(STARTS[:1], n_steps=300)
+    open_, told = GradientField.fit(alone), GradientField.fit(alone, convex=False)
+    assert open_.convex
+    assert "a parabola" in open_.kind
+    assert not told.convex
+    assert told.kind == "no parabola, as the loss is known not to be convex"
+    well = np.sign(STARTS[0, 0]) * np.array([1.0, 0.5])
+    far = -4 * well[None]
+    np.testing.assert_allclose(open_.flow(far, 1000)[0], well, atol=0.3)
+    np.testing.assert_allclose(told.flow(far, 1000), far, rtol=1e-6)
+    # Where the run went both say the same.
+    at = alone[0][5:40:5] / told.width
+    np.testing.assert_allclose(told.mean(at), open_.mean(at), atol=0.02)
+    # Two wells that are said to be one: every mean step obeys convexity beside those seen.
+    wells = two_wells(STARTS)
+    bowl = GradientField.fit(wells, convex=True)
+    assert bowl.convex
+    assert bowl.ascent > 3
+    assert "parabola" in bowl.kind
+    assert GradientField.fit(wells, convex=False) is not bowl
+    np.testing.assert_array_equal(
+        GradientField.fit(wells, convex=False).mean(at), GradientField.fit(wells).mean(at)
+    )
+
+
 def test_fields_and_flows_of_the_same_runs_are_found_once():
     paths = two_wells(STARTS[:4], n_steps=100)
     field = GradientField.fit(paths)

@@ -49,6 +49,20 @@ def test_no_draw_has_one_coordinate_in_each_well(wells):
     assert (np.sign(ends[settled, 0]) == np.sign(ends[settled, 1])).mean() > 0.99
 
 
+@pytest.mark.parametrize("method", ["gradient-gp", "dirichlet"])
+def test_a_loss_that_is_known_not_to_be_convex_leaves_far_starts_alone(method):
+    alone = Run.from_paths(two_wells(STARTS[:1], n_steps=300), names=("x", "y"))
+    far = -4 * np.sign(STARTS[:1, :1]) * np.array([[1.0, 0.5]])
+    medians = {}
+    for convex in (None, False):
+        kernel = estimate_kernel(alone, method=method, coupling="field", convex=convex, lag=10)
+        draws = kernel.advance(far, n_steps=300, n_chains=100, rng=np.random.default_rng(0))
+        medians[convex] = np.median(draws[0], axis=0)
+        assert ("known not to be convex" in kernel.notes[-1]) == (convex is False)
+    assert np.abs(medians[False] - far).max() < 0.3
+    assert np.abs(medians[None] - far).max() > 2.0
+
+
 def test_intervals_on_the_ridge_span_both_basins(wells):
     ridge = forecast(wells, [[0.0, 0.0]], n_steps=300, n_chains=240, rng=0)
     low, high = ridge.interval(0.9)[0, :, 0]

@@ -66,12 +66,14 @@ def choose_coordinates(
     return identity, "blocks", f"coordinates as they are: BIC of a coupled law worse by {-gain:.1f}"
 
 
-def choose_field(paths: Sequence[Array]) -> GradientField | None:
+def choose_field(paths: Sequence[Array], *, convex: bool | None = None) -> GradientField | None:
     """Fit a field to runs, where there is one to fit.
 
     Parameters
     ----------
     paths : sequence of ndarray, each (T_c, dim)
+    convex : bool, optional
+        What is known of the loss, as in :meth:`GradientField.fit`.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def choose_field(paths: Sequence[Array]) -> GradientField | None:
     """
     if paths[0].shape[1] == 1 or max(len(p) for p in paths) < SHORTEST:
         return None
-    return GradientField.fit(paths)
+    return GradientField.fit(paths, convex=convex)
 
 
 def _basis_of(

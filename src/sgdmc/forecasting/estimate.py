@@ -52,6 +52,7 @@ def estimate_kernel(
     digits: int | Literal["auto"] = "auto",
     lag: int | Literal["auto"] = "auto",
     coupling: Coupling = "auto",
+    convex: bool | None = None,
     completion: str | None = "barycenter",
     basis: ArrayLike | None = None,
     cover: ArrayLike | None = None,
@@ -91,6 +92,10 @@ def estimate_kernel(
         field, unless there is one coordinate; otherwise the better of the first two by how a
         coupled law explains the steps; ``"joint"``, for ``"llm"``: coordinates
         interleaved in one text. Stepped methods are joint anyway.
+    convex : bool, optional
+        For the field and ``"gradient-gp"``: whether the loss is convex, where that is known. By
+        default the runs decide, and one that saw a single basin seldom can: tell of a network
+        that its loss is not, and SGD is taken to stay where nothing is known.
     completion : str or None
         How rows that no run visited are filled: ``"barycenter"`` (debiased Sinkhorn),
         ``"increments"``, ``"quantiles"``, ``"nearest"``, ``"probe"`` (what the language model says
@@ -145,6 +150,7 @@ def estimate_kernel(
             options={
                 "model": model,
                 "coupling": coupling,
+                "convex": convex,
                 "completion": completion,
                 "basis": basis,
                 "cover": cover,
@@ -168,7 +174,9 @@ def estimate_kernel(
             f"got {n_lag}. Use a smaller lag."
         )
     if method == "gradient-gp":
-        return GradientKernel.fit(paths, lag=n_lag, names=run.names, notes=(why_lag,))
+        return GradientKernel.fit(
+            paths, lag=n_lag, names=run.names, notes=(why_lag,), convex=convex
+        )
     if method in STEPPED:
         return stepped_kernel(paths, method=method, lag=n_lag, names=run.names, notes=(why_lag,))
     if coupling == "joint":
@@ -188,9 +196,9 @@ def estimate_kernel(
     held = (method == "llm" and recalibrate) or coupling == "field"
     field = None
     if coupling == "field":
-        field = GradientField.fit(paths)
+        field = GradientField.fit(paths, convex=convex)
     elif coupling == "auto" and basis is None and held:
-        field = choose_field(paths)
+        field = choose_field(paths, convex=convex)
     coordinates, chosen, why_coupling = choose_coordinates(
         paths, n_lag, coupling="auto" if coupling == "field" else coupling, basis=basis
     )

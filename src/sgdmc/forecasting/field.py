@@ -4,8 +4,8 @@ With one step size the mean of a step is ``−γ∇f(θ)``, and the field of a g
 the first coordinate's step changes with the second is how the second's changes with the first. A
 prior on ``f`` carries that over to its gradient, so that runs which passed on either side tell
 where a ridge between two basins lies. Far from every run the field is the parabola's; where the
-runs show that ``f`` is not convex it goes back to zero instead, and SGD stays where it is until
-something is known. Along directions in which no run took a step it rests.
+runs show that ``f`` is not convex, or where that is known, it goes back to zero instead, and SGD
+stays where it is until something is known. Along directions in which no run took a step it rests.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ class GradientField:
     gain : float
         By how much the logarithm of the evidence of a process around a parabola exceeds that of
         the parabola alone, which is the field where it does not.
+    convex : bool
+        Whether the field is that of a convex ``f``: the runs leave it open, or it is known.
     ascent : float
         How clearly steps lead away from one another somewhere, in standard deviations: gradients
         of convex functions are monotone, ``(∇f(x) − ∇f(y))·(x − y) ≥ 0``.
@@ -87,17 +89,21 @@ class GradientField:
     unit: Array
     noise: Array
     gain: float
+    convex: bool
     ascent: float
     pull: float
     _flows: dict[bytes, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def fit(cls, paths: Sequence[Array]) -> GradientField:
+    def fit(cls, paths: Sequence[Array], *, convex: bool | None = None) -> GradientField:
         """Fit the field to observed runs; the same object for runs that were lately fitted.
 
         Parameters
         ----------
         paths : sequence of ndarray, each (T_c, dim)
+        convex : bool, optional
+            What is known of the loss; the runs decide by default, which a run that has seen one
+            basin alone seldom can.
 
         Raises
         ------
@@ -105,10 +111,10 @@ class GradientField:
             If no run has four iterates.
         """
         floats = [np.asarray(p, dtype=np.float64) for p in paths]
-        return _fitted(floats[0].shape[1], tuple(p.tobytes() for p in floats))
+        return _fitted(floats[0].shape[1], convex, tuple(p.tobytes() for p in floats))
 
     @classmethod
-    def _fit(cls, paths: Sequence[Array]) -> GradientField:
+    def _fit(cls, paths: Sequence[Array], convex: bool | None) -> GradientField:
         basis = directions_of(paths)
         paths = [p @ basis for p in paths]
         width = ranges_of(paths)
@@ -133,14 +139,17 @@ class GradientField:
                 ripple=ripple,
             )
             noise = noise_line(drift * width, (cells.steps - drift) * width)
-            return cls(basis, width, posterior, centre, scale / width**2, noise, 0.0, np.inf, 0.0)
+            unit = scale / width**2
+            return cls(basis, width, posterior, centre, unit, noise, 0.0, False, 0.0, 0.0)
 
         first = fitted((law.push(starts, 1) - starts) / width)
         drift = first.mean(cells.points)
         found, alone = fitted(drift), fitted(drift, ripple=False)
         ascent = found._clearest_ascent()
         gain = found.posterior.evidence - alone.posterior.evidence
-        if ascent > _NOT_CONVEX:
+        if convex is None:
+            convex = ascent <= _NOT_CONVEX
+        if not convex:
             found = fitted(drift, parabola=False)
         elif gain <= 0:
             found = alone
@@ -152,6 +161,7 @@ class GradientField:
             found.unit,
             found.noise,
             gain,
+            convex,
             ascent,
             _SLACK * alone._slowest(),
         )
@@ -194,9 +204,15 @@ class GradientField:
         return np.asfortranarray(solve_triangular(factor, unit, lower=True))
 
     @property
-    def convex(self) -> bool:
-        """Whether the runs leave it open that ``f`` is convex; the field then is one of such."""
-        return self.ascent <= _NOT_CONVEX
+    def kind(self) -> str:
+        """Which field it is and why, in a few words."""
+        if not self.convex and self.ascent <= _NOT_CONVEX:
+            return "no parabola, as the loss is known not to be convex"
+        if not self.convex:
+            return f"no parabola, as some steps lead apart by {self.ascent:.1f} standard deviations"
+        if self.gain > 0:
+            return f"around a parabola, better than it alone by {self.gain:.1f} in log-evidence"
+        return f"a parabola: what departs from it changes the log-evidence by {self.gain:.1f}"
 
     @cached_property
     def _seen(self) -> tuple[Array, Array]:
@@ -379,8 +395,8 @@ def _project(z, points, values, metric, pull, steps):  # type: ignore[no-untyped
 
 
 @lru_cache(maxsize=_KEPT_FIELDS)
-def _fitted(dim: int, runs: tuple[bytes, ...]) -> GradientField:
-    return GradientField._fit([np.frombuffer(run).reshape(-1, dim) for run in runs])
+def _fitted(dim: int, convex: bool | None, runs: tuple[bytes, ...]) -> GradientField:
+    return GradientField._fit([np.frombuffer(run).reshape(-1, dim) for run in runs], convex)
 
 
 def _digest(*arrays: Array) -> bytes:

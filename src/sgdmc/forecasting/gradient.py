@@ -98,11 +98,12 @@ class GradientKernel:
         lag: int,
         names: tuple[str, ...],
         notes: tuple[str, ...] = (),
+        convex: bool | None = None,
     ) -> GradientKernel:
         """Fit the field, and the noise to what it leaves of the steps."""
-        field = GradientField.fit(paths)
+        field = GradientField.fit(paths, convex=convex)
         spread = root_covariance(residuals_of(field, paths, lag))
-        return cls(field, spread, lag, names, paths, notes)
+        return cls(field, spread, lag, names, paths, (*notes, f"one gradient field: {field.kind}"))
 
     def advance(
         self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator

@@ -157,14 +157,8 @@ def hold_to_field(kernel: Kernel, field: GradientField) -> FieldKernel:
     """
     left = residuals_of(field, kernel.paths, kernel.lag)
     turned = kernel.coordinates.forward(left + kernel.coordinates.offset)
-    if not field.convex:
-        kind = f"no parabola, as some steps lead apart by {field.ascent:.1f} standard deviations"
-    elif field.gain > 0:
-        kind = f"around a parabola, better than it alone by {field.gain:.1f} in log-evidence"
-    else:
-        kind = f"a parabola: what departs from it changes the log-evidence by {field.gain:.1f}"
     note = (
-        f"means follow one gradient field for all coordinates ({kind}); rows tell how steps "
-        "scatter around them"
+        f"means follow one gradient field for all coordinates ({field.kind}); rows tell how "
+        "steps scatter around them"
     )
     return FieldKernel(kernel, field, root_covariance(turned), (*kernel.notes, note))

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.coupling import choose_field
 from sgdmc.forecasting.estimate import complete_kernel, estimate_kernel, recalibrate_kernel
 from sgdmc.forecasting.exact import exact_kernel
@@ -121,6 +122,14 @@ def _hessian_basis(task: Task) -> Array:
     return np.asarray(np.linalg.eigh(features.T @ features)[1])
 
 
+def _not_convex(bench: Bench) -> Forecaster | None:
+    """Make the default, told that the loss has several basins."""
+    if bench.task.minima is None:
+        return None
+    rows = cast(Kernel, bench.filled("llm", "auto", "barycenter", held="not"))
+    return recalibrate_kernel(rows, field=choose_field(bench.run.paths, convex=False))
+
+
 def _as_it_is(method: str) -> Callable[[Bench], Forecaster]:
     return lambda bench: bench.estimate(method)
 
@@ -165,6 +174,7 @@ METHODS: dict[str, Callable[[Bench], Forecaster | None]] = {
         "llm", "auto", "barycenter", held="alone"
     ),
     "LLM, as read": lambda bench: bench.filled("llm", "auto", "barycenter", held="not"),
+    "LLM, told of several basins": _not_convex,
     **{
         f"LLM blocks, {c}": _coupled("blocks", c)
         for c in ("barycenter", "increments", "quantiles", "nearest", "probe")
