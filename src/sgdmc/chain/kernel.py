@@ -8,6 +8,7 @@ rotated coordinates), :class:`JointKernel` one sparse matrix on the product grid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from sgdmc.chain.grid import Grid
 
 __all__ = ["Coordinates", "JointKernel", "Kernel", "lag_schedule"]
+
+# Probabilities that draws do not see: of a row, and of a law. Their products are normal numbers in
+# single precision; those that are not take a processor a hundred times as long.
+_NO_ROW, _NO_LAW = np.float32(1e-12), np.float32(1e-20)
 
 
 @dataclass(frozen=True)
@@ -160,18 +165,44 @@ class Kernel:
         ndarray, shape (n_starts, n_chains, dim)
             Parameters at the horizon (bin centres in the kernel's coordinates, mapped back).
         """
-        states = self.grid.encode(self.coordinates.forward(starts))
-        laws = np.zeros((len(starts), self.dim, self.n_states))
-        np.put_along_axis(laws, states[..., None].astype(np.int64), 1.0, axis=2)
-        laws = self.push(laws, n_steps)
         # A horizon of zero keeps the start itself rather than its bin's centre.
         if n_steps == 0:
             return np.repeat(starts[:, None], n_chains, axis=1)
+        states = self.grid.encode(self.coordinates.forward(starts)).astype(np.int64)
+        laws = self._ahead(states, n_steps)
         drawn = np.empty((len(starts), n_chains, self.dim), dtype=np.int64)
         for a in range(len(starts)):
             for i in range(self.dim):
                 drawn[a, :, i] = _stratified(laws[a, i], n_chains, rng)
         return self.coordinates.backward(self.grid.decode(drawn))
+
+    @cached_property
+    def _single(self) -> NDArray[np.float32]:
+        light = self.blocks.astype(np.float32)
+        light[light < _NO_ROW] = 0.0
+        return light
+
+    def _ahead(self, states: NDArray[np.int64], n_steps: int) -> NDArray[np.float32]:
+        """Laws (n_starts, dim, n) after states (n_starts, dim), in single precision.
+
+        As :meth:`push`, to 2e-5 in total variation: draws need no more.
+        """
+        whole, share = lag_schedule(n_steps, self.lag)
+        out = np.empty((len(states), self.dim, self.n_states), dtype=np.float32)
+        for i, block in enumerate(self._single):
+            # The law of one state is a unit vector, and one step on it is a row.
+            mu = (
+                block[states[:, i]]
+                if whole
+                else np.eye(self.n_states, dtype=np.float32)[states[:, i]]
+            )
+            for _ in range(whole - 1):
+                mu = mu @ block
+                mu[mu < _NO_LAW] = 0.0
+            if share > 0:
+                mu = (1 - share) * mu + share * (mu @ block)
+            out[:, i] = mu
+        return out
 
     def save(self, path: str | Path) -> None:
         """Write the kernel to an ``.npz`` file that holds arrays and text only."""
@@ -303,9 +334,11 @@ def lag_schedule(n_steps: int, lag: int) -> tuple[int, float]:
     return whole, rest / lag
 
 
-def _stratified(law: NDArray[np.float64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _stratified(
+    law: NDArray[np.floating], size: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
     """``size`` stratified draws from a law, in random order; cannot leave its support."""
-    edges = np.cumsum(law)
+    edges = np.cumsum(law, dtype=np.float64)
     points = (np.arange(size) + rng.random(size)) / size * edges[-1]
     last = int(np.flatnonzero(law > 0)[-1])
     drawn = np.minimum(np.searchsorted(edges, points, side="right"), last)
