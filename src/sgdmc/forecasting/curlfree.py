@@ -191,32 +191,33 @@ def fit_posterior(
     return Posterior(prior, points, factor, solved, -float(found.fun))
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath=True)
 def _covariance(a, b, common, lengths, variance, parts, out):  # type: ignore[no-untyped-def]
     """``∂²k/∂a_i∂b_j = k (δ_ij/l_i² − u_i u_j)``, ``u_i = (a_i − b_i)/l_i²``, and the parabola's.
 
-    For ``k = s² exp(−½ Σ (a_i − b_i)²/l_i²)``.
+    For ``k = s² exp(−½ Σ (a_i − b_i)²/l_i²)``; every inner loop runs along ``b``.
     """
     n, dim = a.shape
+    m = b.shape[0]
+    points = np.ascontiguousarray(b.T)
+    near, u, dot = np.empty(m), np.empty((dim, m)), np.empty(m)
     for p in range(n):
-        for q in range(b.shape[0]):
-            square = dot = 0.0
-            for i in range(dim):
-                square += ((a[p, i] - b[q, i]) / lengths[i]) ** 2
-                dot += a[p, i] * b[q, i]
-            near = variance * np.exp(-0.5 * square)
-            for i in range(dim):
-                u = (a[p, i] - b[q, i]) / lengths[i] ** 2
-                for j in range(dim):
-                    v = (a[p, j] - b[q, j]) / lengths[j] ** 2
-                    value = -near * u * v + parts[1] * common[i] * a[p, i] * common[j] * b[q, j]
-                    if i == j:
-                        own = a[p, i] * b[q, i]
-                        value += near / lengths[i] ** 2 + parts[0]
-                        value += parts[2] * own + 0.5 * parts[3] * (dot - own)
-                    else:
-                        value += 0.5 * parts[3] * a[p, j] * b[q, i]
-                    out[p, i, q, j] = value
+        _fill_near(a[p], points, lengths, variance, near, u)
+        dot[:] = 0.0
+        for i in range(dim):
+            for q in range(m):
+                dot[q] += a[p, i] * points[i, q]
+        for i in range(dim):
+            for j in range(dim):
+                whole = parts[1] * common[i] * a[p, i] * common[j]
+                half = 0.5 * parts[3] * a[p, j]
+                for q in range(m):
+                    value = whole * points[j, q] - near[q] * u[i, q] * u[j, q]
+                    out[p, i, q, j] = value + half * points[i, q]
+            flat, own = 1.0 / lengths[i] ** 2, (parts[2] - parts[3]) * a[p, i]
+            for q in range(m):
+                more = near[q] * flat + parts[0] + own * points[i, q]
+                out[p, i, q, i] += more + 0.5 * parts[3] * dot[q]
 
 
 @njit(cache=True)
@@ -252,34 +253,43 @@ def _slopes(a, common, lengths, variance, parts, weight, out):  # type: ignore[n
 
 
 @njit(cache=True, fastmath=True)
+def _fill_near(at, points, lengths, variance, near, u):  # type: ignore[no-untyped-def]
+    """Fill ``k`` of a point and each of ``points`` (dim, k), and ``u`` (dim, k)."""
+    dim, k = points.shape
+    near[:] = 0.0
+    for i in range(dim):
+        scale = 1.0 / lengths[i]
+        for q in range(k):
+            gap = (at[i] - points[i, q]) * scale
+            near[q] += gap * gap
+            u[i, q] = gap * scale
+    for q in range(k):
+        # exp(x) = exp(x/64)^64: a Taylor sum of order 12 is right to 1e-11 for x > −40.
+        far = near[q] > 80.0
+        x = max(-0.5 * near[q], -40.0) / 64.0
+        y = 1.0 + x / 12.0
+        for order in range(11, 0, -1):
+            y = 1.0 + x / order * y
+        for _ in range(6):
+            y *= y
+        near[q] = 0.0 if far else y * variance
+
+
+@njit(cache=True, fastmath=True)
 def _add_ripple(z, points, solved, lengths, variance, out):  # type: ignore[no-untyped-def]
     """Add the process's share of the mean at each of ``z`` (m, dim).
 
-    ``points`` and ``solved`` are (dim, k): every inner loop runs along them.
+    ``points`` and ``solved`` are (dim, k).
     """
     m, dim = z.shape
     k = points.shape[1]
     near, along, u = np.empty(k), np.empty(k), np.empty((dim, k))
     for p in range(m):
-        near[:] = 0.0
+        _fill_near(z[p], points, lengths, variance, near, u)
         along[:] = 0.0
         for i in range(dim):
-            at, scale = z[p, i], 1.0 / lengths[i]
             for q in range(k):
-                gap = (at - points[i, q]) * scale
-                near[q] += gap * gap
-                u[i, q] = gap * scale
                 along[q] += u[i, q] * solved[i, q]
-        for q in range(k):
-            # exp(x) = exp(x/64)^64: a Taylor sum of order 12 is right to 1e-11 for x > −40.
-            far = near[q] > 80.0
-            x = max(-0.5 * near[q], -40.0) / 64.0
-            y = 1.0 + x / 12.0
-            for order in range(11, 0, -1):
-                y = 1.0 + x / order * y
-            for _ in range(6):
-                y *= y
-            near[q] = 0.0 if far else y * variance
         for i in range(dim):
             total, square = 0.0, 1.0 / lengths[i] ** 2
             for q in range(k):
