@@ -278,6 +278,14 @@ class GradientField:
             self._flows[key] = self._follow(starts, n_steps, errors)
         return self._flows[key].copy()
 
+    def inside(self, theta: Array) -> Array:
+        """Parameters (m, n_parameters) in ranges along the field's directions: (m, dim)."""
+        return np.asarray(theta @ self.basis / self.width)
+
+    def outside(self, z: Array) -> Array:
+        """Parameters (m, n_parameters) of points in ranges (m, dim), 0 along other directions."""
+        return np.asarray(z * self.width @ self.basis.T)
+
     def loudness(self, drift: Array) -> Array:
         """Standard deviation of a step where the mean step is ``drift``, over that of rest: (m,).
 
@@ -296,7 +304,7 @@ class GradientField:
         return found.reshape(len(starts), few, -1)[:, np.arange(n_draws) % few]
 
     def _follow(self, starts: Array, n_steps: float, errors: Array | None) -> Array:
-        z = starts @ self.basis / self.width
+        z = self.inside(starts)
         start = z.copy()
         seen = self._seen[0]
         low = np.minimum(z.min(axis=0), seen.min(axis=0)) - 1.0
@@ -340,7 +348,7 @@ class GradientField:
             left[left < 1e-9 * n_steps] = 0.0
             # As many whole steps as fit.
             length[which] = np.maximum(np.floor(np.where(good, 2.0, 0.4) * steps[:, 0]), 1.0)
-        return np.asarray(starts + (z - start) * self.width @ self.basis.T)
+        return np.asarray(starts + self.outside(z - start))
 
 
 def _shrunk(rate: Array, steps: Array) -> tuple[Array, NDArray[np.bool_]]:

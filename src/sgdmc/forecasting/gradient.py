@@ -11,6 +11,7 @@ from scipy.special import ndtri
 
 from sgdmc.chain.kernel import lag_schedule
 from sgdmc.forecasting.field import GradientField
+from sgdmc.forecasting.table import FlowTable
 from sgdmc.forecasting.var import lagged_pairs
 
 __all__ = ["GradientKernel", "follow_field", "residuals_of", "root_covariance"]
@@ -58,10 +59,11 @@ def follow_field(
     whole, share = lag_schedule(n_steps, lag)
     theta = np.repeat(starts, n_chains, axis=0)
     shape = (len(starts), n_chains, starts.shape[1])
+    table = FlowTable.of(field, lag, starts, whole * len(theta))
     for part in [1.0] * whole + [share] * (share > 0):
         points = (np.arange(n_chains)[:, None] + rng.random(shape)) / n_chains
         draws = scatter(theta, rng.permuted(points, axis=1).reshape(theta.shape))
-        ends = field.flow(theta, part * lag)
+        ends = table(theta) if table and part == 1.0 else field.flow(theta, part * lag)
         louder = field.loudness((ends - theta) / (part * lag))
         theta = ends + np.sqrt(part) * louder[:, None] * draws
     return theta.reshape(shape)
