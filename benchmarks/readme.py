@@ -84,6 +84,7 @@ def skill_table(content: dict[str, Any]) -> str:
     """One row a family and number of runs: skills at the last horizon, best trivial forecast."""
     shown = (
         "LLM",
+        "LLM, told of several basins",
         "LLM, a coordinate at a time",
         "LLM, as read",
         "dirichlet, barycenter",

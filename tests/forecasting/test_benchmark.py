@@ -50,6 +50,19 @@ def test_records_hold_every_forecast():
     assert records == run_task(SMALL, "F1", 0, 1)
 
 
+def test_what_is_known_of_the_loss_helps_where_there_are_basins():
+    plan = Plan(
+        n_starts=20, n_truth=20, n_chains=40, methods=("LLM", "LLM, told of several basins")
+    )
+    by_name = {r["method"]: r for r in run_task(plan, "F4", 0, 1) if r["horizon"] == 200}
+    told, untold = (by_name[name] for name in reversed(plan.methods))
+    # One run, one basin: a parabola throws every start to its minimum.
+    assert untold["w1"] > 1.2 * by_name["stays where it starts"]["w1"]
+    assert told["w1"] < 0.8 * untold["w1"]
+    assert told["cover90"] > untold["cover90"]
+    assert plan.methods[1] not in {r["method"] for r in run_task(plan, "F6", 0, 1)}
+
+
 def test_a_killed_benchmark_resumes(tmp_path):
     seen = []
     whole = run_benchmark(SMALL, tmp_path, n_jobs=1, on_done=lambda *a: seen.append(a))
