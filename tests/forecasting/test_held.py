@@ -44,7 +44,7 @@ def test_a_language_model_is_held_to_a_field_by_default(problem):
     kernel = estimate_kernel(runs, **options)
     assert isinstance(kernel, FieldKernel)
     assert (kernel.method, kernel.completion, kernel.coupling) == ("llm", "quantiles", "field")
-    assert (kernel.lag, kernel.names, kernel.rows.n_states) == (15, runs.names, 1000)
+    assert (kernel.lag, kernel.names, kernel.blocks.shape) == (15, runs.names, (2, 1000, 1000))
     assert kernel.field is GradientField.fit(runs.paths)
     assert "means follow one gradient field for all coordinates" in kernel.notes[-1]
     # Without it rows have means of their own, in the same coordinates.
@@ -56,7 +56,13 @@ def test_a_language_model_is_held_to_a_field_by_default(problem):
     read = estimate_kernel(runs, coupling=kernel.rows.coupling, recalibrate=False, **options)
     assert isinstance(read, Kernel)
     seen = read.observed
-    np.testing.assert_allclose(kernel.rows.blocks[seen], read.blocks[seen], atol=1e-9)
+    np.testing.assert_allclose(kernel.blocks[seen], read.blocks[seen], atol=1e-9)
+    # What a kernel of rows shows, one that follows a field shows too.
+    np.testing.assert_allclose(kernel.blocks.sum(axis=2), 1.0)
+    np.testing.assert_array_equal(kernel.observed, read.observed)
+    np.testing.assert_array_equal(kernel.off_state_mass, read.off_state_mass)
+    assert kernel.grid.encode(runs.values).shape == runs.values.shape
+    assert kernel.coordinates.is_identity == read.coordinates.is_identity
 
 
 def test_rows_of_one_coordinate_are_held_alone(problem):

@@ -50,6 +50,7 @@ def test_no_table_where_following_is_cheaper(wells):
     nodes = table.coefficients[0].size
     assert FlowTable.of(wells, 10, STARTS, 2 * nodes) is not None
     assert FlowTable.of(wells, 10, STARTS, 2 * nodes - 1) is None
+    assert FlowTable.of(wells, 10, np.array([[1e12, 1e12]]), MANY) is None
     problem = make_least_squares(n_samples=60, dim=3, noise=0.4, rng=3)
     run = run_sgd(problem, np.ones((2, 3)), step_size=0.03, n_steps=200, rng=0)
     assert FlowTable.of(GradientField.fit(run.paths), 10, np.ones((1, 3)), MANY) is None

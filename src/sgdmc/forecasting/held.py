@@ -9,7 +9,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from sgdmc.chain.kernel import Kernel
+from sgdmc.chain.grid import Grid
+from sgdmc.chain.kernel import Coordinates, Kernel
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.gradient import follow_field, residuals_of, root_covariance
 
@@ -44,6 +45,31 @@ class FieldKernel:
     spread: Array
     notes: tuple[str, ...] = ()
     coupling: str = "field"
+
+    @property
+    def blocks(self) -> Array:
+        """The rows, (dim, n, n), as the method tells them: forecasts take their means off the field."""
+        return self.rows.blocks
+
+    @property
+    def observed(self) -> NDArray[np.bool_]:
+        """States that the runs left at least once, (dim, n)."""
+        return self.rows.observed
+
+    @property
+    def off_state_mass(self) -> Array:
+        """Probability of texts that are no state, (dim, n); see :class:`sgdmc.Kernel`."""
+        return self.rows.off_state_mass
+
+    @property
+    def grid(self) -> Grid:
+        """Bins of the rows, in :attr:`coordinates`."""
+        return self.rows.grid
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Coordinates in which the rows are told."""
+        return self.rows.coordinates
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -65,9 +65,11 @@ class FlowTable:
             return None
         at = np.concatenate([field.inside(starts), field.posterior.points + field.centre])
         low, high = at.min(axis=0) - _BEYOND, at.max(axis=0) + _BEYOND
-        shape = np.ceil((high - low) * _NODES).astype(int) + 1
-        if 2 * shape.prod() > n_flows:
+        # As floats: starts may lie any number of ranges away.
+        sides = np.ceil((high - low) * _NODES) + 1
+        if 2 * sides.prod() > n_flows:
             return None
+        shape = sides.astype(int)
         nodes = low + np.indices(shape).reshape(dim, -1).T / _NODES
         moved = field.inside(field.flow(field.outside(nodes), n_steps)) - nodes
         grids = moved.T.reshape(dim, *shape)
