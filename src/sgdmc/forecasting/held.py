@@ -48,7 +48,7 @@ class FieldKernel:
 
     @property
     def blocks(self) -> Array:
-        """The rows, (dim, n, n), as the method tells them: forecasts take their means off the field."""
+        """Rows as the method tells them, (dim, n, n); forecasts take means off the field."""
         return self.rows.blocks
 
     @property
