@@ -84,7 +84,7 @@ def skill_table(content: dict[str, Any]) -> str:
     """One row a family and number of runs: skills at the last horizon, best trivial forecast."""
     shown = (
         "LLM",
-        "LLM, told of several basins",
+        "LLM, told whether convex",
         "LLM, a coordinate at a time",
         "LLM, as read",
         "dirichlet, barycenter",
@@ -92,10 +92,11 @@ def skill_table(content: dict[str, Any]) -> str:
         "gradient-gp",
     )
     lines = [
-        "| family | runs | steps ahead | best trivial | its W1/range | LLM: 90% coverage | "
+        "| family | runs | steps ahead | best trivial | its W1/range "
+        "| 90% interval of LLM: coverage, width/range | of LLM, told: coverage, width/range | "
         + " | ".join(f"skill: {name}" for name in shown)
         + " |",
-        "|" + " --- |" * (6 + len(shown)),
+        "|" + " --- |" * (7 + len(shown)),
     ]
     cells = content["cells"]
     keys = sorted({(c["family"], c["runs"], c["horizon"]) for c in cells})
@@ -113,9 +114,13 @@ def skill_table(content: dict[str, Any]) -> str:
             else ""
             for n in shown
         )
+        intervals = " | ".join(
+            f"{here[n]['cover90']:.2f}, {here[n]['width90']:.3f}" if n in here else ""
+            for n in shown[:2]
+        )
         lines.append(
             f"| {family} | {runs} | {horizon} | {best['method']} | {best['score']:.4f} "
-            f"| {here['LLM']['cover90']:.2f} | {skills} |"
+            f"| {intervals} | {skills} |"
         )
     plan = content["plan"]
     lines += [

@@ -51,16 +51,22 @@ def test_records_hold_every_forecast():
 
 
 def test_what_is_known_of_the_loss_helps_where_there_are_basins():
-    plan = Plan(
-        n_starts=20, n_truth=20, n_chains=40, methods=("LLM", "LLM, told of several basins")
-    )
+    plan = Plan(n_starts=20, n_truth=20, n_chains=40, methods=("LLM", "LLM, told whether convex"))
     by_name = {r["method"]: r for r in run_task(plan, "F4", 0, 1) if r["horizon"] == 200}
     told, untold = (by_name[name] for name in reversed(plan.methods))
     # One run, one basin: a parabola throws every start to its minimum.
     assert untold["w1"] > 1.2 * by_name["stays where it starts"]["w1"]
     assert told["w1"] < 0.8 * untold["w1"]
-    assert told["cover90"] > untold["cover90"]
+    assert told["interval90"] < untold["interval90"]
     assert plan.methods[1] not in {r["method"] for r in run_task(plan, "F6", 0, 1)}
+
+
+def test_what_is_known_of_the_loss_narrows_intervals_where_it_is_convex():
+    plan = Plan(n_starts=10, n_truth=20, n_chains=64, methods=("LLM", "LLM, told whether convex"))
+    by_name = {r["method"]: r for r in run_task(plan, "F1", 0, 1)}
+    told, untold = (by_name[name] for name in reversed(plan.methods))
+    assert told["w1"] == untold["w1"]
+    assert told["width90"] < 0.5 * untold["width90"]
 
 
 def test_a_killed_benchmark_resumes(tmp_path):
@@ -98,6 +104,8 @@ def test_skill_by_hand():
             "crps": w1,
             "cover50": 0.5,
             "cover90": 0.9,
+            "width90": 0.2,
+            "interval90": 0.3,
             "basin_accuracy": None,
             "brier": None,
         }

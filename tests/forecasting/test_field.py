@@ -240,7 +240,7 @@ def test_fields_and_flows_of_the_same_runs_are_found_once():
         assert not np.array_equal(other, kept)
     for n_steps in range(1, 25):
         field.flow(STARTS[:1], n_steps, errors=errors[:1])
-    assert len(field._flows) <= 16
+    assert len(field._kept) <= 16
     np.testing.assert_array_equal(field.flow(STARTS, 100, errors=errors), kept)
 
 
@@ -275,11 +275,10 @@ def test_draws_of_the_field_end_around_its_flow():
     field = GradientField.fit(on_a_quadratic(0.05, n_runs=2, n_steps=150))
     starts = np.array([[2.0, 1.0], [-1.0, 2.0]])
     rng = np.random.default_rng(0)
-    ends = field.ends(starts, 30, n_draws=40, rng=rng)
-    assert ends.shape == (2, 40, 2)
-    np.testing.assert_array_equal(ends[:, :8], ends[:, 32:])  # a few, in turn
+    ends = field.ends(starts, 30, n_draws=32, rng=rng)
+    assert ends.shape == (2, 32, 2)
     assert (ends.std(axis=1) > 0).all()
-    gap = np.abs(ends[:, :32].mean(axis=1) - field.flow(starts, 30))
+    gap = np.abs(ends.mean(axis=1) - field.flow(starts, 30))
     assert (gap < 4 * ends.std(axis=1) / np.sqrt(32) + 0.02 * field.width).all()
 
 

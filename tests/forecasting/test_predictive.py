@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sgdmc import estimate_kernel, make_least_squares, run_sgd
+from sgdmc.forecasting.field import DOUBT, GradientField
 from sgdmc.forecasting.predictive import _deviations, predictive_draws
 
 
@@ -52,7 +53,45 @@ def test_longer_runs_leave_less_open():
     spreads = []
     for n_steps in (40, 800):
         run = run_sgd(problem, starts, step_size=0.02, n_steps=n_steps, rng=2)
-        kernel = estimate_kernel(run, method="gradient-gp", lag=5)
+        kernel = estimate_kernel(run, method="gradient-gp", lag=5, convex=True)
         moved = predictive_draws(kernel, starts, np.zeros((3, 32, 2)), n_steps=200, seed=4)
         spreads.append(moved.std(axis=1).mean())
     assert spreads[1] < 0.5 * spreads[0]
+
+
+@pytest.mark.parametrize("options", [{"method": "gradient-gp"}, {"coupling": "field"}])
+def test_intervals_leave_room_for_basins_that_no_run_saw(options):
+    problem = make_least_squares(n_samples=50, dim=2, noise=0.5, rng=0)
+    run = run_sgd(problem, [2.0, 1.0], step_size=0.05, n_steps=300, rng=2)
+    starts = 2 * problem.minimiser - run.values[:1]  # on the other side
+    options = {"method": "dirichlet", "lag": 10, **options}
+    still = np.zeros((1, 64, 2))
+    moved = {
+        convex: predictive_draws(
+            estimate_kernel(run, convex=convex, **options), starts, still, n_steps=300, seed=4
+        )
+        for convex in (None, True, False)
+    }
+    ends = moved[None] + GradientField.fit(run.paths).flow(starts, 300)[:, None]
+    gap = (np.abs(ends - problem.minimiser)[0] / run.range).max(axis=1)
+    # As many as the share says go anywhere, and all others to the one minimum that was seen.
+    doubtful = np.arange(64) % 32 >= 32 - round(DOUBT * 32)
+    assert 0.1 < doubtful.mean() < 0.2
+    assert gap[~doubtful].max() < 0.1
+    assert np.median(gap[doubtful]) > 0.5
+    assert 5 * np.ptp(moved[True], axis=1).max() < np.ptp(moved[None], axis=1).min()
+    # What is known is not doubted.
+    for convex in (True, False):
+        kernel = estimate_kernel(run, convex=convex, **options)
+        ends = kernel.field.ends(starts, 300, n_draws=32, rng=np.random.default_rng([4, 300, 2]))
+        off = ends - kernel.field.flow(starts, 300)[:, None]
+        np.testing.assert_allclose(moved[convex], np.tile(off, (1, 2, 1)), atol=1e-12)
+
+
+def test_few_chains_are_not_doubted():
+    problem = make_least_squares(n_samples=50, dim=2, noise=0.5, rng=0)
+    run = run_sgd(problem, [2.0, 1.0], step_size=0.05, n_steps=100, rng=2)
+    kernel = estimate_kernel(run, method="gradient-gp", lag=10)
+    assert predictive_draws(
+        kernel, run.values[:4], np.zeros((4, 2, 2)), n_steps=9, seed=1
+    ).shape == (4, 2, 2)

@@ -37,6 +37,23 @@ def test_coverage_counts_outcomes_inside_central_intervals():
     score = score_samples("x", draws, truth, scale=[1.0])
     assert score.coverage50 == pytest.approx(3 / 6)
     assert score.coverage90 == pytest.approx(4 / 6)
+    # 20 times the .03 and .02 by which two of six outcomes lie outside.
+    wide = score_samples("x", draws, truth, scale=[2.0])
+    assert wide.width90 == pytest.approx(0.9 / 2)
+    assert wide.interval90 == pytest.approx((0.9 + 20 * 0.05 / 6) / 2)
+
+
+def test_the_interval_score_is_least_for_the_true_quantiles():
+    truth = RNG.normal(size=(1, 20_000, 1))
+    unit = norm.ppf((np.arange(20_000) + 0.5) / 20_000)[None, :, None]
+    scores = [
+        score_samples("x", unit, truth, scale=[1.0], predictive=width * unit).interval90
+        for width in (0.8, 1.0, 1.25)
+    ]
+    assert scores[1] == min(scores)
+    # Of a Gaussian: 2z + (2/α)·2(φ(z) − zα/2), z its 95% quantile.
+    z = norm.ppf(0.95)
+    assert scores[1] == pytest.approx(2 * z + 40 * (norm.pdf(z) - 0.05 * z), rel=0.02)
 
 
 def test_basins_by_hand():

@@ -56,6 +56,27 @@ def test_no_table_where_following_is_cheaper(wells):
     assert FlowTable.of(GradientField.fit(run.paths), 10, np.ones((1, 3)), MANY) is None
 
 
+def test_tables_of_the_same_starts_are_filled_once(wells):
+    table = FlowTable.of(wells, 10, STARTS, MANY)
+    assert FlowTable.of(wells, 10, STARTS[::-1].copy(), MANY) is table
+    assert FlowTable.of(wells, 11, STARTS, MANY) is not table
+    assert FlowTable.of(wells, 10, 3 * STARTS, MANY) is not table
+
+
+def test_starts_far_from_the_runs_cost_few_nodes(wells):
+    far = 40 * STARTS
+    near, wide = (FlowTable.of(wells, 10, starts, MANY) for starts in (STARTS, far))
+    sides = np.array(wide.coefficients.shape[1:])
+    assert (sides > np.array(near.coefficients.shape[1:])).all()
+    # Even nodes as far would be thirty times as many on each side.
+    assert (sides < 6 * np.array(near.coefficients.shape[1:])).all()
+    starts = np.random.default_rng(0).uniform(far.min(axis=0), far.max(axis=0), size=(2000, 2))
+    ends = wells.flow(starts, 10)
+    np.testing.assert_allclose(wide(starts), ends, atol=5e-3 * np.abs(ends).max())
+    with np.errstate(all="raise"):
+        assert FlowTable.of(wells, 10, 1e300 * STARTS, 10**9) is None
+
+
 def test_a_direction_without_steps_stays_as_it_is():
     paths = [np.insert(p, 1, 7.0, axis=1) for p in two_wells(STARTS)]
     field = GradientField.fit(paths)

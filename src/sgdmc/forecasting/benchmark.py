@@ -139,6 +139,8 @@ def run_task(plan: Plan, family: str, index: int, n_runs: int) -> list[dict[str,
                     "crps": score.crps,
                     "cover50": score.coverage50,
                     "cover90": score.coverage90,
+                    "width90": score.width90,
+                    "interval90": score.interval90,
                     "basin_accuracy": score.basin_accuracy,
                     "brier": score.brier,
                 }
@@ -251,6 +253,8 @@ class Cell:
     ----------
     score, skill : float
         ``W1/range`` and ``1 − score / best trivial score``.
+    cover50, cover90, width90, interval90 : float
+        As in :class:`sgdmc.forecasting.scores.Score`.
     skill_interval : tuple of float
         95% bootstrap interval over problems.
     best_trivial : str
@@ -266,6 +270,8 @@ class Cell:
     crps: float
     cover50: float
     cover90: float
+    width90: float
+    interval90: float
     basin_accuracy: float | None
     brier: float | None
     skill: float
@@ -307,6 +313,8 @@ def summarise(
                     float(_column(rows, "crps").mean()),
                     float(_column(rows, "cover50").mean()),
                     float(_column(rows, "cover90").mean()),
+                    float(_column(rows, "width90").mean()),
+                    float(_column(rows, "interval90").mean()),
                     _maybe_mean(rows, "basin_accuracy"),
                     _maybe_mean(rows, "brier"),
                     skill,

@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 
 # Families in which couplings are compared: a reading of each costs as much as all other methods.
 _COUPLED = ("F4", "F5")
+# Families in which the default is also told whether the loss is convex: a limit law, that of a run
+# cut off early, and several basins.
+_TOLD = ("F1", "F3", "F4")
 # Problems with joint kernels, each step of which is a reading: they cost as much as all others.
 _JOINT_PROBLEMS = 10
 
@@ -122,12 +125,13 @@ def _hessian_basis(task: Task) -> Array:
     return np.asarray(np.linalg.eigh(features.T @ features)[1])
 
 
-def _not_convex(bench: Bench) -> Forecaster | None:
-    """Make the default, told that the loss has several basins."""
-    if bench.task.minima is None:
+def _told(bench: Bench) -> Forecaster | None:
+    """Make the default, told whether the loss is convex."""
+    if bench.task.family not in _TOLD:
         return None
     rows = cast(Kernel, bench.filled("llm", "auto", "barycenter", held="not"))
-    return recalibrate_kernel(rows, field=choose_field(bench.run.paths, convex=False))
+    convex = bench.task.minima is None
+    return recalibrate_kernel(rows, field=choose_field(bench.run.paths, convex=convex))
 
 
 def _as_it_is(method: str) -> Callable[[Bench], Forecaster]:
@@ -174,7 +178,7 @@ METHODS: dict[str, Callable[[Bench], Forecaster | None]] = {
         "llm", "auto", "barycenter", held="alone"
     ),
     "LLM, as read": lambda bench: bench.filled("llm", "auto", "barycenter", held="not"),
-    "LLM, told of several basins": _not_convex,
+    "LLM, told whether convex": _told,
     **{
         f"LLM blocks, {c}": _coupled("blocks", c)
         for c in ("barycenter", "increments", "quantiles", "nearest", "probe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgdmc.chain.kernel import JointKernel
+from sgdmc.forecasting.field import DOUBT, GradientField
 from sgdmc.forecasting.gradient import GradientKernel
 from sgdmc.forecasting.held import FieldKernel
 from sgdmc.forecasting.var import law_deviations
@@ -17,6 +19,8 @@ __all__ = ["predictive_draws"]
 
 Array = NDArray[np.float64]
 
+# Draws of a field behind the chains of a start.
+_DRAWS = 32
 # Spread of a linear law over that of the draws, at least and at most.
 _SPREADS = (0.75, 10.0)
 # Observed iterates from which a kernel's own forecasts are judged: a run, in all; chains each,
@@ -49,10 +53,12 @@ def predictive_draws(
     if isinstance(kernel, JointKernel) or n_steps == 0:
         return samples
     if isinstance(kernel, FieldKernel | GradientKernel):
-        # Draws of the field lead elsewhere than its mean does.
+        n_chains = samples.shape[1]
         rng = np.random.default_rng([seed, n_steps, 2])
-        ends = kernel.field.ends(starts, n_steps, n_draws=samples.shape[1], rng=rng)
-        return np.asarray(samples + ends - kernel.field.flow(starts, n_steps)[:, None])
+        ends = _ends(kernel.field, kernel.paths, starts, n_steps, min(n_chains, _DRAWS), rng)
+        # Draws of the field lead elsewhere than its mean does.
+        off = ends - kernel.field.flow(starts, n_steps)[:, None]
+        return np.asarray(samples + off[:, np.arange(n_chains) % off.shape[1]])
     runs = tuple(np.asarray(p, dtype=np.float64).tobytes() for p in kernel.paths)
     points = np.asarray(starts, dtype=np.float64).tobytes()
     off, factor, spread = _deviations(
@@ -66,6 +72,27 @@ def predictive_draws(
     moved = np.abs(middle - starts[:, None]) * _misfit(kernel, n_steps, n_chains, rng)
     off = off + moved * rng.standard_normal(samples.shape)
     return np.asarray(middle + wider * (samples - middle) + off)
+
+
+def _ends(
+    field: GradientField,
+    paths: Sequence[Array],
+    starts: Array,
+    n_steps: int,
+    n_draws: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Where draws of a field lead: (n_starts, n_draws, dim), the last few without convexity.
+
+    Runs that show no second basin do not show that there is none, unless that is known.
+    """
+    doubtful = round(DOUBT * n_draws) if field.convex and not field.known else 0
+    ends = field.ends(starts, n_steps, n_draws=n_draws - doubtful, rng=rng)
+    if not doubtful:
+        return ends
+    other = GradientField.fit(paths, convex=False)
+    more = other.ends(starts, n_steps, n_draws=doubtful, rng=rng)
+    return np.concatenate([ends, more], axis=1)
 
 
 @lru_cache(maxsize=8)

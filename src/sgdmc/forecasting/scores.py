@@ -29,6 +29,9 @@ class Score:
         Continuous ranked probability score divided by the range.
     coverage50, coverage90 : float
         Share of real outcomes inside the central 50% and 90% intervals.
+    width90, interval90 : float
+        Width of the 90% interval and its interval score (Gneiting and Raftery 2007): the width and
+        20 times the distance of each outcome outside, both divided by the range.
     basin_accuracy, brier : float or None
         Share of outcomes in the most probable basin; Brier score of the basin probabilities.
     w1_by_start : ndarray, shape (n_starts,)
@@ -40,6 +43,8 @@ class Score:
     crps: float
     coverage50: float
     coverage90: float
+    width90: float
+    interval90: float
     basin_accuracy: float | None
     brier: float | None
     w1_by_start: Array
@@ -67,6 +72,8 @@ class ScoreTable:
                 "CRPS/range": s.crps,
                 "cover 50%": s.coverage50,
                 "cover 90%": s.coverage90,
+                "width 90%": s.width90,
+                "interval score 90%": s.interval90,
                 "basin accuracy": s.basin_accuracy,
                 "Brier": s.brier,
             }
@@ -134,7 +141,8 @@ def score_samples(
     spread = x if predictive is None else np.asarray(predictive, dtype=np.float64)
     p, q, wide = (np.sort(np.swapaxes(v[:, :, used], 1, 2), axis=2) for v in (x, y, spread))
     w1, crps = (distance / width[used] for distance in _w1_and_crps(p, q))
-    inside50, inside90 = _covered(wide, q, 0.5), _covered(wide, q, 0.9)
+    inside50 = _interval(wide, q, 0.5)[0]
+    inside90, length, missed = _interval(wide, q, 0.9)
     accuracy = brier = None
     if minima is not None:
         accuracy, brier = _basins(x, y, np.asarray(minima, dtype=np.float64), width)
@@ -144,6 +152,8 @@ def score_samples(
         float(crps.mean()),
         float(inside50.mean()),
         float(inside90.mean()),
+        float((length / width[used]).mean()),
+        float((missed / width[used]).mean()),
         accuracy,
         brier,
         w1.mean(axis=1),
@@ -238,10 +248,15 @@ def _w1_and_crps(p: Array, q: Array) -> tuple[Array, Array]:
     return np.asarray(w1), np.asarray(crps)
 
 
-def _covered(p: Array, q: Array, level: float) -> Array:
-    """Share of ``q`` in the central interval of ``p``, along the last axis."""
+def _interval(p: Array, q: Array, level: float) -> tuple[Array, Array, Array]:
+    """Share of ``q`` in the central interval of ``p``, its width and its interval score.
+
+    Samples lie along the last axis, (..., n) and (..., m); the results are (...).
+    """
     low, high = np.quantile(p, [(1 - level) / 2, (1 + level) / 2], axis=-1)[..., None]
-    return np.asarray(((q >= low) & (q <= high)).mean(axis=-1))
+    outside = np.maximum(low - q, 0.0) + np.maximum(q - high, 0.0)
+    length = (high - low)[..., 0]
+    return (outside == 0).mean(axis=-1), length, length + 2 / (1 - level) * outside.mean(axis=-1)
 
 
 def _basins(x: Array, y: Array, minima: Array, width: Array) -> tuple[float, float]:

@@ -153,6 +153,8 @@ def benchmark_rows(cells: Sequence[Cell]) -> list[dict[str, str | float | None]]
             "CRPS/range": c.crps,
             "cover 50%": c.cover50,
             "cover 90%": c.cover90,
+            "width 90%": c.width90,
+            "interval score 90%": c.interval90,
             "basin accuracy": c.basin_accuracy,
             "Brier": c.brier,
             "best trivial": c.best_trivial,
