@@ -154,7 +154,9 @@ def _add_estimation(parser: argparse.ArgumentParser) -> None:
         "--coupling", default="auto", choices=("auto", "blocks", "rotated", "joint")
     )
     parser.add_argument(
-        "--convex", choices=("yes", "no"), help="whether the loss is, which also narrows intervals; the runs decide by default"
+        "--convex",
+        choices=("yes", "no"),
+        help="whether the loss is, which also narrows intervals; the runs decide by default",
     )
     parser.add_argument(
         "--completion", default="barycenter", choices=[c or "none" for c in COMPLETIONS]

@@ -8,6 +8,7 @@ NeurIPS 15 (2002). The gradient of an unknown parabola is ``H z + b`` with ``H``
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numba import njit
@@ -78,14 +79,6 @@ class Prior:
         _covariance(a, b, self.common, *self.scales, out)
         return out.reshape(len(a) * dim, len(b) * dim)
 
-    def variances(self, z: Array) -> Array:
-        """Variance of the gradient's entries at points (m, dim): (m, dim)."""
-        lengths, variance, parts = self.scales
-        squares = z**2
-        others = squares.sum(axis=1, keepdims=True) - squares
-        bent = (parts[1] * self.common**2 + parts[2]) * squares + 0.5 * parts[3] * others
-        return np.asarray(variance / lengths**2 + parts[0] + bent)
-
 
 @dataclass(frozen=True)
 class Posterior:
@@ -97,6 +90,8 @@ class Posterior:
     points : ndarray, shape (k, dim)
     factor, solved : ndarray, shapes (k dim, k dim) and (k, dim)
         Cholesky factor of the observations' covariance, and what it solves to.
+    noise : ndarray, shape (k, dim)
+        Variance of each observation around the field.
     evidence : float
         Logarithm of the density of observations and hyperparameters, but for a constant.
     """
@@ -105,23 +100,35 @@ class Posterior:
     points: Array
     factor: Array
     solved: Array
+    noise: Array
     evidence: float
 
     def mean(self, z: Array) -> Array:
         """Mean gradient at points (m, dim)."""
-        lengths, variance, parts = self.prior.scales
-        common, points, solved = self.prior.common, self.points, self.solved
-        # The parabola's share is a line in z.
-        own = np.einsum("ki,ki->i", points, solved)
-        crossed = 0.5 * parts[3] * (points.T @ solved + solved.T @ points)
-        np.fill_diagonal(crossed, parts[2] * own)
-        matrix = crossed + np.diag(parts[1] * common * float(common @ own))
+        shift, matrix = self._line
+        out = np.asarray(z @ matrix.T + shift)
+        self.add_ripple(z, self.solved, out)
+        return out
+
+    @cached_property
+    def _line(self) -> tuple[Array, Array]:
+        return self.line(self.solved)
+
+    def line(self, solved: Array) -> tuple[Array, Array]:
+        """Parabola's share in what weights (k, dim) of the points make: shift and matrix."""
+        parts, common = self.prior.scales[2], self.prior.common
+        own = np.einsum("ki,ki->i", self.points, solved)
         # Each off-diagonal entry of H is one number: it has half the variance twice.
-        out = z @ matrix.T + parts[0] * solved.sum(axis=0)
+        crossed = 0.5 * parts[3] * (self.points.T @ solved + solved.T @ self.points)
+        np.fill_diagonal(crossed, parts[2] * own)
+        return parts[0] * solved.sum(axis=0), crossed + np.diag(parts[1] * common * (common @ own))
+
+    def add_ripple(self, z: Array, solved: Array, out: Array) -> None:
+        """Add the process's share in what weights (k, dim) of the points make at ``z`` (m, dim)."""
+        lengths, variance, _ = self.prior.scales
         if variance > 0:
-            turned = [np.ascontiguousarray(a.T) for a in (points, solved)]
+            turned = (np.ascontiguousarray(a.T) for a in (self.points, solved))
             _add_ripple(z, *turned, lengths, variance, out)
-        return np.asarray(out)
 
 
 def fit_posterior(
@@ -188,7 +195,7 @@ def fit_posterior(
     )
     prior, factor = factored(found.x)
     solved = cho_solve((factor, True), observed).reshape(points.shape)
-    return Posterior(prior, points, factor, solved, -float(found.fun))
+    return Posterior(prior, points, factor, solved, noise + prior.error, -float(found.fun))
 
 
 @njit(cache=True, fastmath=True)

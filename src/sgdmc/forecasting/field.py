@@ -20,11 +20,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
-from scipy.linalg.blas import dtrmm
 
 from sgdmc.forecasting.cells import Cells
 from sgdmc.forecasting.curlfree import Posterior, fit_posterior
 from sgdmc.forecasting.paths import directions_of, ranges_of
+from sgdmc.forecasting.pathwise import draw_fields
 from sgdmc.forecasting.var import lagged_pairs, noise_at, noise_line, var1_fit
 
 __all__ = ["DOUBT", "GradientField"]
@@ -50,8 +50,6 @@ _LOUDEST = 10.0
 # Degrees of freedom of Student's t for draws of the field: its tails stand for hyperparameters that
 # few steps tell little of.
 _FREEDOM = 5.0
-# Points whose field is found at once.
-_AT_ONCE = 1000
 # Fields and, for each, flows and tables that are kept: methods and horizons ask for the same ones.
 _KEPT_FIELDS, _KEPT_FLOWS = 4, 16
 
@@ -193,13 +191,6 @@ class GradientField:
         told = variance > 1e-9 * np.maximum(alone + alone.T, 1e-300)
         return float((rise[told] / np.sqrt(variance[told])).max(initial=0.0))
 
-    @cached_property
-    def _inverse(self) -> Array:
-        """Inverse of the factor: a product with it is twice as quick as solving."""
-        factor = self.posterior.factor
-        unit = np.eye(len(factor), order="F")
-        return np.asfortranarray(solve_triangular(factor, unit, lower=True))
-
     @property
     def kind(self) -> str:
         """Which field it is and why, in a few words."""
@@ -219,44 +210,24 @@ class GradientField:
         points = self.posterior.points
         return points + self.centre, self.posterior.mean(points) * self.unit
 
-    @cached_property
-    def _turned(self) -> tuple[Array, Array]:
-        """The same as (dim, k)."""
-        points, values = self._seen
-        return np.ascontiguousarray(points.T), np.ascontiguousarray(values.T)
-
     def mean(self, z: Array) -> Array:
         """Mean of a step at points in ranges (m, dim), in ranges."""
-        return self._allowed(z, self.posterior.mean(z - self.centre) * self.unit)
+        return self._allowed(z, self.posterior.mean(z - self.centre) * self.unit, self._seen[1])
 
-    def _allowed(self, z: Array, steps: Array) -> Array:
+    def _allowed(self, z: Array, steps: Array, seen: Array) -> Array:
         """Move steps to the nearest ones that a convex ``f`` allows beside those that were seen."""
         if self.convex:
-            _project(z, *self._turned, self.width**2, self.pull, steps)
+            turned = (np.ascontiguousarray(a.T) for a in (self._seen[0], seen))
+            _project(z, *turned, self.width**2, self.pull, steps)
         return steps
 
-    def mean_and_spread(self, z: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of a step at points in ranges (m, dim), in ranges."""
-        spread = np.empty_like(z)
-        for a in range(0, len(z), _AT_ONCE):
-            at = z[a : a + _AT_ONCE] - self.centre
-            prior, dim = self.posterior.prior, z.shape[1]
-            across = prior.covariance(at, self.posterior.points)
-            # Transposed, so that each column is contiguous; ``across`` itself is overwritten.
-            white = dtrmm(1.0, self._inverse, across.T, lower=1, overwrite_b=1).T
-            left = prior.variances(at) - np.einsum("ij,ij->i", white, white).reshape(-1, dim)
-            spread[a : a + _AT_ONCE] = np.sqrt(np.maximum(left, 0.0))
-        return self.mean(z), spread * self.unit
-
-    def flow(self, starts: Array, n_steps: float, *, errors: Array | None = None) -> Array:
+    def flow(self, starts: Array, n_steps: float) -> Array:
         """Follow the field from each start for ``n_steps`` recorded steps.
 
         Parameters
         ----------
         starts : ndarray, shape (m, n_parameters)
         n_steps : float
-        errors : ndarray, shape (m, dim), optional
-            How many standard deviations the field is off along each path; 0 by default.
 
         Returns
         -------
@@ -266,13 +237,9 @@ class GradientField:
         -----
         Many recorded steps at once, as many as the error allows: the rate along them is that
         between the field at both of their ends, so that they end in a minimum and do not
-        overshoot, unless single steps do. The last few flows with errors are kept.
+        overshoot, unless single steps do.
         """
-        if errors is None:
-            return self._follow(starts, n_steps, None)
-        key = (starts, np.array(n_steps), errors)
-        found = self.keep(lambda: self._follow(starts, n_steps, errors), *key)
-        return np.array(found)
+        return self._follow(starts, n_steps, lambda at, which: self.mean(at))
 
     def keep(self, make: Callable[[], Any], *key: Array) -> Any:
         """Make something once for the same arrays, while it is among the last few."""
@@ -300,14 +267,40 @@ class GradientField:
         return np.minimum(np.sqrt(noise_at(drift @ self.basis, self.noise) / still), _LOUDEST)
 
     def ends(self, starts: Array, n_steps: int, *, n_draws: int, rng: np.random.Generator) -> Array:
-        """Where draws of the field lead: (n_starts, n_draws, n_parameters)."""
-        heavier = np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, size=(n_draws, 1)))
-        errors = heavier * rng.standard_normal((n_draws, len(self.width)))
-        errors = np.tile(errors, (len(starts), 1))
-        found = self.flow(np.repeat(starts, n_draws, axis=0), n_steps, errors=errors)
-        return found.reshape(len(starts), n_draws, -1)
+        """Where draws of the field lead: (n_starts, n_draws, n_parameters).
 
-    def _follow(self, starts: Array, n_steps: float, errors: Array | None) -> Array:
+        The last few of the same starts and draws are kept.
+        """
+        seed = int(rng.integers(2**63))
+        key = (starts, np.array([n_steps, n_draws, seed]))
+        return np.array(self.keep(lambda: self._drawn_ends(starts, n_steps, n_draws, seed), *key))
+
+    def _drawn_ends(self, starts: Array, n_steps: int, n_draws: int, seed: int) -> Array:
+        rng = np.random.default_rng(seed)
+        draws = draw_fields(self.posterior, n_draws, freedom=_FREEDOM, rng=rng)
+        seen = [draws(self.posterior.points, d) * self.unit for d in range(n_draws)]
+
+        def step_at(at: Array, which: NDArray[np.int64]) -> Array:
+            steps = np.empty_like(at)
+            # All starts of a draw lie beside each other.
+            edges = np.searchsorted(which, np.arange(n_draws + 1) * len(starts))
+            for d in np.flatnonzero(np.diff(edges)).tolist():
+                mine = slice(edges[d], edges[d + 1])
+                found = draws(at[mine] - self.centre, d) * self.unit
+                steps[mine] = self._allowed(at[mine], found, seen[d])
+            return steps
+
+        found = self._follow(np.tile(starts, (n_draws, 1)), n_steps, step_at, coarser=_COARSER)
+        return np.swapaxes(found.reshape(n_draws, len(starts), -1), 0, 1)
+
+    def _follow(
+        self,
+        starts: Array,
+        n_steps: float,
+        step_at: Callable[[Array, NDArray[np.int64]], Array],
+        *,
+        coarser: float = 1.0,
+    ) -> Array:
         z = self.inside(starts)
         start = z.copy()
         seen = self._seen[0]
@@ -315,14 +308,6 @@ class GradientField:
         high = np.maximum(z.max(axis=0), seen.max(axis=0)) + 1.0
         left = np.full(len(z), float(n_steps))
         length = left.copy()
-        coarse = 1.0 if errors is None else _COARSER
-
-        def step_at(at: Array, which: NDArray[np.int64]) -> Array:
-            if errors is None:
-                return self.mean(at)
-            mean, spread = self.mean_and_spread(at)
-            return self._allowed(at, mean + errors[which] * spread)
-
         for count in range(_MAX_STEPS):
             which = np.flatnonzero(left > 0)
             if not len(which):
@@ -332,7 +317,7 @@ class GradientField:
             reach = np.abs(push).max(axis=1, keepdims=True)
             # Recorded steps are taken whole, however far one goes.
             single = np.minimum(steps, 1.0)
-            steps = np.minimum(steps, coarse * _FARTHEST / np.maximum(reach, 1e-300))
+            steps = np.minimum(steps, coarser * _FARTHEST / np.maximum(reach, 1e-300))
             steps = np.maximum(steps, single)
             move = steps * push
             then = steps * step_at(at + move, which)
@@ -343,7 +328,7 @@ class GradientField:
             # Of the change across a step the first single step has seen nothing.
             off = 0.5 * shrunk * aside * np.maximum(1.0 - 1.0 / steps, 0.0)
             error = np.abs(off).max(axis=1)
-            good = (error <= coarse * _TOLERANCE) & (whole[:, 0] | (reach * steps < 1e-6)[:, 0])
+            good = (error <= coarser * _TOLERANCE) & (whole[:, 0] | (reach * steps < 1e-6)[:, 0])
             # Single steps are exact, and the last ones are taken as they are.
             good |= (steps[:, 0] <= 1.0) | (count > _MAX_STEPS // 2)
             taken = which[good]
