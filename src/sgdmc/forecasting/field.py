@@ -34,9 +34,9 @@ Array = NDArray[np.float64]
 # Standard deviations by which the field must lead away from a point for f not to be convex, and
 # cells that are compared.
 _NOT_CONVEX, _COMPARED = 3.0, 80
-# Probability that the loss is not convex where no run went, though the runs do not show it. With one
-# run, on problems of another seed than the benchmark's, the mean 90% interval score over its families
-# is least from .1 to .2 (.50 of the range against .72 at 0), and .2 covers most.
+# Probability that the loss is not convex where no run went, though the runs do not show it. With
+# one run, on problems of another seed than the benchmark's, the mean 90% interval score over its
+# families is least from .1 to .2 (.50 of the range, .72 at 0), and .2 covers most.
 DOUBT = 0.2
 # Farthest move of a step of the flow and its largest error, in ranges; steps of the flow;
 # and how much coarser both are for draws of the field.

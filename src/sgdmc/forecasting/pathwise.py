@@ -34,7 +34,7 @@ class Draws:
         Of each draw's parabola.
     solved : ndarray, shape (n, k, dim)
         Weights of the covariances with the posterior's points.
-    frequencies : ndarray, shape (128, dim)
+    frequencies : ndarray, shape (n, 128, dim)
     waves : ndarray, shape (n, 2, 128)
         Of the draws of the prior process: weights of cosines and of sines.
     """
@@ -50,7 +50,7 @@ class Draws:
         """Gradient of one draw at points (m, dim)."""
         out = z @ self.matrix[draw].T + self.shift[draw]
         if self.posterior.prior.ripple:
-            out += _slopes_of_waves(z, self.frequencies, self.waves[draw])
+            out += _slopes_of_waves(z, self.frequencies[draw], self.waves[draw])
             self.posterior.add_ripple(z, self.solved[draw], out)
         return np.asarray(out)
 
@@ -76,12 +76,13 @@ def draw_fields(posterior: Posterior, n: int, *, freedom: float, rng: np.random.
     own = np.sqrt(parts[2]) * rng.standard_normal((n, dim))
     own += np.sqrt(parts[1]) * rng.standard_normal((n, 1)) * prior.common
     matrix = upper + np.swapaxes(upper, 1, 2) + own[:, :, None] * np.eye(dim)
-    frequencies = rng.standard_normal((_WAVES, dim)) / lengths
+    frequencies = rng.standard_normal((n, _WAVES, dim)) / lengths
     waves = np.sqrt(variance / _WAVES) * rng.standard_normal((n, 2, _WAVES))
     seen = points @ matrix + shift[:, None]
     seen += np.sqrt(posterior.noise) * rng.standard_normal((n, k, dim))
     if prior.ripple:
-        seen += np.stack([_slopes_of_waves(points, frequencies, w) for w in waves])
+        pairs = zip(frequencies, waves, strict=True)
+        seen += np.stack([_slopes_of_waves(points, *pair) for pair in pairs])
     moved = cho_solve((posterior.factor, True), seen.reshape(n, k * dim).T).T.reshape(n, k, dim)
     # How far each draw is off the mean, times its factor.
     solved = posterior.solved - heavier[:, None, None] * moved

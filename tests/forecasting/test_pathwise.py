@@ -1,0 +1,84 @@
+"""Draws of a field have the posterior's mean and covariance, and are functions."""
+
+import numpy as np
+import pytest
+from scipy.stats import kurtosis
+from tests.forecasting.test_curlfree import KINDS, points_of, prior_of
+
+from sgdmc.forecasting.curlfree import Posterior
+from sgdmc.forecasting.pathwise import draw_fields
+
+GAUSSIAN = 1e9  # degrees of freedom
+
+
+def posterior_of(dim, *, parabola, ripple, k=5):
+    prior = prior_of(dim, parabola=parabola, ripple=ripple)
+    rng = np.random.default_rng(7)
+    points = points_of(k, dim)
+    observed, noise = rng.normal(size=(2, k, dim))
+    noise = 0.05 + 0.1 * noise**2
+    factor = np.linalg.cholesky(prior.covariance(points, points) + np.diag(noise.ravel()))
+    solved = np.linalg.solve(factor @ factor.T, observed.ravel()).reshape(k, dim)
+    return Posterior(prior, points, factor, solved, noise, 0.0)
+
+
+def moments(posterior, z):
+    across = posterior.prior.covariance(z, posterior.points)
+    known = np.linalg.solve(posterior.factor @ posterior.factor.T, across.T)
+    return posterior.mean(z).ravel(), posterior.prior.covariance(z, z) - across @ known
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize(("parabola", "ripple"), KINDS)
+def test_draws_have_the_mean_and_the_covariance_of_the_posterior(dim, parabola, ripple):
+    posterior = posterior_of(dim, parabola=parabola, ripple=ripple)
+    # At a point that was seen, near it, and far away.
+    z = np.concatenate([posterior.points[:1], points_of(1, dim, seed=3), np.full((1, dim), 5.0)])
+    n = 8000
+    draws = draw_fields(posterior, n, freedom=GAUSSIAN, rng=np.random.default_rng(1))
+    values = np.stack([draws(z, d).ravel() for d in range(n)])
+    mean, covariance = moments(posterior, z)
+    unit = np.sqrt(np.diag(covariance))
+    np.testing.assert_array_less(np.abs(values.mean(axis=0) - mean), 4.5 * unit / np.sqrt(n))
+    found = np.cov(values.T).reshape(covariance.shape) / np.outer(unit, unit)
+    # A correlation of n Gaussian pairs is off by 1/√n, a variance by √2/√n.
+    np.testing.assert_allclose(found, covariance / np.outer(unit, unit), atol=4.5 * np.sqrt(2 / n))
+
+
+def test_tails_are_heavier_with_few_degrees_of_freedom():
+    posterior = posterior_of(1, parabola=True, ripple=False)
+    z, n = np.array([[2.0]]), 20_000
+    mean, covariance = moments(posterior, z)
+    off = []
+    for freedom in (GAUSSIAN, 8.0):
+        draws = draw_fields(posterior, n, freedom=freedom, rng=np.random.default_rng(2))
+        off.append(np.array([draws(z, d)[0, 0] for d in range(n)]) - mean[0])
+    assert off[0].var() == pytest.approx(covariance[0, 0], rel=0.05)
+    assert off[1].var() == pytest.approx(covariance[0, 0] * 8 / 6, rel=0.08)
+    assert abs(kurtosis(off[0])) < 0.2
+    assert kurtosis(off[1]) > 0.7  # 6/(8 − 4) of Student's t
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_each_draw_is_a_gradient(dim):
+    posterior = posterior_of(dim, parabola=True, ripple=True)
+    draws = draw_fields(posterior, 3, freedom=5.0, rng=np.random.default_rng(3))
+    z, h = points_of(4, dim, seed=9), 1e-5
+    for d in range(3):
+        slopes = np.stack(
+            [(draws(z + h * e, d) - draws(z - h * e, d)) / (2 * h) for e in np.eye(dim)]
+        )
+        np.testing.assert_allclose(slopes, slopes.transpose(2, 1, 0), rtol=1e-6, atol=1e-6)
+        # Whichever other points are asked for beside it.
+        np.testing.assert_allclose(draws(z[2:3], d)[0], draws(z, d)[2], rtol=1e-12)
+
+
+def test_draws_of_a_seed_are_the_same():
+    posterior = posterior_of(2, parabola=True, ripple=True)
+    z = points_of(3, 2, seed=9)
+    first, same, other = (
+        draw_fields(posterior, 2, freedom=5.0, rng=np.random.default_rng(s))(z, 1)
+        for s in (4, 4, 5)
+    )
+    np.testing.assert_array_equal(first, same)
+    assert not np.allclose(first, other)
