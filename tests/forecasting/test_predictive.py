@@ -77,7 +77,7 @@ def test_intervals_leave_room_for_basins_that_no_run_saw(options):
     # As many as the share says go anywhere, and all others to the one minimum that was seen.
     doubtful = np.arange(64) % 32 >= 32 - round(DOUBT * 32)
     assert 0.1 < doubtful.mean() < 0.2
-    assert gap[~doubtful].max() < 0.1
+    assert gap[~doubtful].max() < 0.2
     assert np.median(gap[doubtful]) > 0.5
     assert 5 * np.ptp(moved[True], axis=1).max() < np.ptp(moved[None], axis=1).min()
     # What is known is not doubted.
