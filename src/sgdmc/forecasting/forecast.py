@@ -140,7 +140,9 @@ class Forecast:
     def interval(self, level: float = 0.9) -> NDArray[np.float64]:
         """Central intervals of probability ``level``: shape (n_starts, 2, dim).
 
-        They cover SGD's own noise and the uncertainty of the kernel (:attr:`predictive`).
+        They cover SGD's own noise and the uncertainty of the kernel (:attr:`predictive`), that of
+        basins no run has seen among it, unless ``convex`` was told to
+        :func:`sgdmc.estimate_kernel`: then they are narrower.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie in (0, 1); got {level}.")
