@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+# Coordinates of a start that a table writes out.
+_MAX_WRITTEN = 4
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
@@ -204,7 +207,8 @@ def _forecast(options: argparse.Namespace) -> None:
     print(f"{run.source}: {run.n_chains} run(s), {run.n_steps} steps, {', '.join(run.names)}")
     for note in kernel.notes:
         print(f"  {note}")
-    print_table(rows, title=f"{steps} steps ahead")
+    brief = [{**row, "start": _brief(str(row["start"]))} for row in rows]
+    print_table(brief, title=f"{steps} steps ahead")
 
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "forecast.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -479,6 +483,12 @@ def _read_starts(path: Path, run: Run) -> NDArray[np.float64]:
     if values.ndim != 2 or values.shape[1] != run.dim:
         raise ValueError(f"--starts must have {run.dim} columns; got shape {values.shape}.")
     return np.asarray(values, dtype=np.float64)
+
+
+def _brief(start: str) -> str:
+    """Of a start with many coordinates, the first few: a table has room for as many."""
+    parts = start.split(", ")
+    return start if len(parts) <= _MAX_WRITTEN else ", ".join([*parts[:_MAX_WRITTEN], "…"])
 
 
 def _forecast_rows(result: Any) -> list[dict[str, str | float | None]]:

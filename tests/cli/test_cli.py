@@ -63,6 +63,24 @@ def test_forecast_writes_everything(log, tmp_path, capsys):
     assert len(rows) == 4
 
 
+def test_a_log_of_many_coordinates_is_readable(tmp_path, capsys):
+    names = [f"w{i}" for i in range(18)]
+    path = np.cumsum(np.random.default_rng(0).normal(size=(150, 18)), axis=0)
+    log, out = tmp_path / "many.csv", tmp_path / "out"
+    np.savetxt(log, path, delimiter=",", header=",".join(names), comments="")
+    start = ",".join(["1.25"] * 18)
+    code = main(
+        ["forecast", str(log), "--start", start, "--out", str(out), "--method", "dirichlet"]
+    )
+    assert code == 0
+    captured = capsys.readouterr()
+    assert "constrained_layout" not in captured.err
+    table = [line for line in captured.out.splitlines() if "| 1.25, 1.25, 1.25, 1.25, … |" in line]
+    assert len(table) == 18
+    assert not any("…" in line.split("|", 2)[2] for line in table)  # no number is cut short
+    assert start.replace(",", ", ") in (out / "forecast.csv").read_text()
+
+
 def test_forecast_repeats_with_the_seed(log, tmp_path):
     texts = []
     for name in ("a", "b"):

@@ -393,3 +393,13 @@ def test_draws_come_to_rest_in_minima_of_their_own():
     ends = late / field.width
     assert np.median(np.abs(ends - at[:, None]).max(axis=2)) > 0.1
     assert ((ends < low + 1e-9) | (ends > high - 1e-9)).any(axis=2).mean() < 0.1
+
+
+def test_runs_that_never_moved_stay_in_every_draw():
+    paths = [np.ones((50, 2)), np.full((30, 2), 2.0)]
+    starts = np.array([[1.0, 1.0], [-3.0, 8.0]])
+    for convex in (None, False):
+        field = GradientField.fit(paths, convex=convex)
+        ends = field.ends(starts, 500, n_draws=8, rng=np.random.default_rng(0))
+        np.testing.assert_array_equal(ends, np.repeat(starts[:, None], 8, axis=1))
+        np.testing.assert_array_equal(field.flow(starts, 500), starts)

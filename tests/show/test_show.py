@@ -2,6 +2,7 @@
 
 import re
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sgdmc.sgd.run import Run
 from sgdmc.show.plots import plot_forecast, plot_kernel, plot_run, save_figure
 from sgdmc.show.report import Report
 from sgdmc.show.style import COLOURS
-from sgdmc.show.terminal import Progress, print_table
+from sgdmc.show.terminal import Progress, cell_text, print_table
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,22 @@ def test_run_is_drawn_with_its_names(kernel):
     assert "weight" in texts(figure)
     np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), run.paths[0][:, 1])
     assert len(plot_run(Run.from_array([1.0, 2.0])).axes) == 1
+
+
+def test_many_coordinates_are_drawn_in_lines_and_a_few_are_named(kernel):
+    many = Run.from_array(np.random.default_rng(0).normal(size=(20, 11)))
+    legend = [t.get_text() for t in plot_run(many).axes[0].get_legend().get_texts()]
+    assert legend == [*many.names[:8], "and 3 more"]
+    wide = replace(
+        kernel,
+        blocks=np.repeat(kernel.blocks[:1], 6, axis=0),
+        observed=np.ones((6, 10), dtype=bool),
+        coordinates=Coordinates.identity(6),
+        names=tuple("abcdef"),
+    )
+    figure = plot_kernel(wide)
+    assert [axis.get_visible() for axis in figure.axes] == [True] * 6 + [False] * 2
+    assert len({round(axis.get_position().y0, 3) for axis in figure.axes}) == 2
 
 
 def test_kernel_marks_the_rows_that_were_never_visited(kernel):
@@ -100,6 +117,12 @@ def test_tables_are_plain_where_there_is_no_terminal(capsys):
     assert "Scores" in printed
     assert "0.5000" in printed
     assert "\x1b" not in printed
+
+
+def test_numbers_too_small_or_large_for_four_digits_keep_their_size():
+    cells = [None, "a", 0, 1.23456, -0.00012, 3.2e-12, 123456.7, -4.56789e14]
+    written = ["–", "a", "0.0000", "1.2346", "-0.0001", "3.2e-12", "123456.7000", "-4.5679e+14"]
+    assert [cell_text(c) for c in cells] == written
 
 
 def test_progress_says_nothing_where_there_is_no_terminal(capsys):

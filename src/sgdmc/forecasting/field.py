@@ -134,7 +134,8 @@ class GradientField:
             seen = cells.means(drift)
             # dz = −γ (∂f/∂z) / width²: minus gradients in ranges are steps × width².
             gradients = seen.steps * width**2
-            scale = float(np.sqrt((gradients**2).mean())) or 1.0
+            size = float(np.sqrt((gradients**2).mean()))
+            scale = size or 1.0
             centre = seen.points.mean(axis=0)
             posterior = fit_posterior(
                 seen.points - centre,
@@ -145,7 +146,8 @@ class GradientField:
                 ripple=ripple,
             )
             noise = noise_line(drift * width, (cells.steps - drift) * width)
-            unit = scale / width**2
+            # Where nothing moved the field is zero, and so are its draws.
+            unit = size / width**2
             return cls(basis, width, posterior, centre, unit, noise, 0.0, False, True, 0.0, 0.0)
 
         first = fitted((law.push(starts, 1) - starts) / width)

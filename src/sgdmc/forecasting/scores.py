@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgdmc.forecasting.baselines import trivial_forecasts
 from sgdmc.forecasting.forecast import Forecast
+from sgdmc.show.terminal import cell_text
 
 __all__ = ["Score", "ScoreTable", "score_forecast", "score_samples"]
 
@@ -84,7 +85,7 @@ class ScoreTable:
         """Format as a plain table."""
         rows = self.rows()
         keys = [k for k in rows[0] if any(row[k] is not None for row in rows)]
-        cells = [[_cell(row[k]) for k in keys] for row in rows]
+        cells = [[cell_text(row[k]) for k in keys] for row in rows]
         widths = [max(len(k), *(len(c[j]) for c in cells)) for j, k in enumerate(keys)]
         lines = ["  ".join(k.ljust(w) for k, w in zip(keys, widths, strict=True))]
         lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
@@ -274,9 +275,3 @@ def _basins(x: Array, y: Array, minima: Array, width: Array) -> tuple[float, flo
     # E sum_b (p_b - 1{y=b})^2 over outcomes y.
     brier = float((predicted**2 - 2 * predicted * actual + actual).sum(axis=1).mean())
     return accuracy, brier
-
-
-def _cell(value: str | float | None) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else f"{value:.4f}"

@@ -21,6 +21,8 @@ __all__ = ["plot_forecast", "plot_kernel", "plot_run", "save_figure"]
 
 _MAX_STARTS = 60
 _MAX_DRAWS = 30
+# Coordinates that a legend names, and panels of a kernel beside each other.
+_MAX_NAMED, _MAX_BESIDE = 8, 4
 
 
 def plot_run(run: Run, *, title: str = "Observed run") -> Figure:
@@ -33,12 +35,15 @@ def plot_run(run: Run, *, title: str = "Observed run") -> Figure:
         axes = np.atleast_1d(np.asarray(figure.subplots(1, n_panels)))
         for c, path in enumerate(run.paths):
             for i, name in enumerate(run.names):
-                axes[0].plot(path[:, i], color=f"C{i}", lw=0.8, label=name if c == 0 else None)
+                label = name if c == 0 and i < _MAX_NAMED else None
+                axes[0].plot(path[:, i], color=f"C{i}", lw=0.8, label=label)
             if run.dim > 1:
                 axes[1].plot(path[:, 0], path[:, 1], color=COLOURS["run"], lw=0.7, alpha=0.8)
                 axes[1].plot(*path[0, :2], "o", color=COLOURS["run"])
                 axes[1].plot(*path[-1, :2], "s", color=COLOURS["truth"])
         axes[0].set(xlabel="step", ylabel="parameter", title=title)
+        if run.dim > _MAX_NAMED:
+            axes[0].plot([], [], " ", label=f"and {run.dim - _MAX_NAMED} more")
         axes[0].legend()
         if run.dim > 1:
             axes[1].set(
@@ -59,10 +64,14 @@ def plot_kernel(kernel: Kernel | FieldKernel, *, title: str | None = None) -> Fi
     if isinstance(kernel, FieldKernel):
         kernel = kernel.rows
     with styled():
-        figure = Figure(figsize=(4.2 * kernel.dim, 3.8))
-        axes = np.atleast_1d(np.asarray(figure.subplots(1, kernel.dim)))
+        beside = min(kernel.dim, _MAX_BESIDE)
+        lines = -(-kernel.dim // beside)
+        figure = Figure(figsize=(4.2 * beside, 3.8 * lines))
+        axes = np.atleast_1d(np.asarray(figure.subplots(lines, beside))).ravel()
+        for axis in axes[kernel.dim :]:
+            axis.set_visible(False)
         n = kernel.n_states
-        for i, axis in enumerate(axes):
+        for i, axis in enumerate(axes[: kernel.dim]):
             axis.imshow(
                 np.sqrt(kernel.blocks[i]), origin="lower", aspect="auto", interpolation="nearest"
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgdmc.show.style import styled
+from sgdmc.show.terminal import cell_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,6 +106,5 @@ class Report:
 
 
 def _cell(value: str | float | None, strong: bool) -> str:
-    text = "–" if value is None else value if isinstance(value, str) else f"{value:.4f}"
-    text = html.escape(text)
+    text = html.escape(cell_text(value))
     return f"<b>{text}</b>" if strong else text

@@ -6,7 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-__all__ = ["Progress", "print_table"]
+__all__ = ["Progress", "cell_text", "print_table"]
+
+# Sizes of numbers that four digits after the point suit.
+_SMALLEST, _LARGEST = 1e-4, 1e6
 
 
 def print_table(rows: Sequence[Mapping[str, str | float | None]], *, title: str) -> None:
@@ -27,7 +30,7 @@ def print_table(rows: Sequence[Mapping[str, str | float | None]], *, title: str)
     for j, key in enumerate(keys):
         table.add_column(key, justify="left" if j == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(_cell(row[k]) for k in keys))
+        table.add_row(*(cell_text(row[k]) for k in keys))
     console.print(table)
 
 
@@ -79,7 +82,11 @@ class Progress:
         self._bar.update(self._task, completed=done, total=total)
 
 
-def _cell(value: str | float | None) -> str:
+def cell_text(value: str | float | None) -> str:
+    """Write what a cell of a table holds: four digits after the point, or five in all."""
     if value is None:
         return "–"
-    return value if isinstance(value, str) else f"{value:.4f}"
+    if isinstance(value, str):
+        return value
+    plain = value == 0 or _SMALLEST <= abs(value) < _LARGEST
+    return f"{value:.4f}" if plain else f"{value:.5g}"
