@@ -28,8 +28,6 @@ _COUPLED = ("F4", "F5")
 # Families in which the default is also told whether the loss is convex: a limit law, that of a run
 # cut off early, and several basins.
 _TOLD = ("F1", "F3", "F4")
-# Problems with joint kernels, each step of which is a reading: they cost as much as all others.
-_JOINT_PROBLEMS = 10
 
 
 @dataclass
@@ -140,9 +138,7 @@ def _as_it_is(method: str) -> Callable[[Bench], Forecaster]:
 
 def _joint(held: bool) -> Callable[[Bench], Forecaster | None]:
     def forecaster(bench: Bench) -> Forecaster | None:
-        if bench.task.family != "F5" or bench.task.index >= _JOINT_PROBLEMS:
-            return None
-        if len(bench.run.paths) == 1:
+        if bench.task.family != "F5" or len(bench.run.paths) == 1:
             return None
         return estimate_kernel(
             bench.run,
