@@ -11,20 +11,37 @@ from sgdmc.forecasting.curlfree import (
     _LENGTH,
     _RIPPLE,
     _SHIFT,
+    Mixture,
     Posterior,
     Prior,
-    _slopes,
+    Space,
     fit_posterior,
 )
 
-KINDS = [(True, True), (True, False), (False, True)]
+# Parabola, process, generalised linear model.
+KINDS = [
+    (True, True, False),
+    (True, False, False),
+    (False, True, False),
+    (True, False, True),
+    (False, False, True),
+    (True, True, True),
+]
 
 
-def prior_of(dim, *, parabola=True, ripple=True, seed=0):
+def space_of(dim, rng):
+    root = rng.normal(size=(dim, dim))
+    zero, stretch = rng.normal(size=dim), rng.uniform(0.5, 1.5, size=dim)
+    return Space(root @ root.T / dim + 0.3 * np.eye(dim), zero, stretch)
+
+
+def prior_of(dim, kind=(True, True, False), seed=0):
+    parabola, ripple, ridges = kind
     rng = np.random.default_rng(seed)
     parts = [*rng.uniform(-0.8, 0.5, size=dim + 1)] if ripple else []
+    parts += [-0.6, -0.9] if ridges else []
     parts += [-0.4, -0.7] if parabola else []
-    return Prior(parabola, ripple, rng.uniform(0.5, 1.5, size=dim), np.array([*parts, -2.0]))
+    return Prior(*kind, space_of(dim, rng), np.array([*parts, -2.0]))
 
 
 def points_of(n, dim, seed=1):
@@ -45,12 +62,12 @@ def parabola_by_hand(prior, z):
             columns.append(np.zeros((n, dim)))
             columns[-1][:, i] = crossed / np.sqrt(2) * z[:, j]
             columns[-1][:, j] = crossed / np.sqrt(2) * z[:, i]
-    columns.append(_COMMON * prior.common * z)  # the curvature that all parameters share
+    columns.append(_COMMON * z @ prior.space.common)  # the curvature that all directions share
     return np.stack([c.ravel() for c in columns], axis=1)
 
 
 def test_ripple_is_the_mixed_derivative_of_the_kernel():
-    prior = prior_of(3, parabola=False)
+    prior = prior_of(3, (False, True, False))
     a, b = points_of(3, 3), points_of(2, 3, seed=2)
     lengths = np.exp(prior.theta[:3])
     variance = np.exp(2 * prior.theta[3] + 2 * prior.theta[:3].mean())
@@ -71,64 +88,81 @@ def test_ripple_is_the_mixed_derivative_of_the_kernel():
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_parabola_is_a_symmetric_matrix_of_gaussians_and_a_shift(dim):
-    prior = prior_of(dim, ripple=False)
+    prior = prior_of(dim, (True, False, False))
     a, b = points_of(4, dim), points_of(3, dim, seed=2)
     expected = parabola_by_hand(prior, a) @ parabola_by_hand(prior, b).T
     np.testing.assert_allclose(prior.covariance(a, b), expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
-@pytest.mark.parametrize(("parabola", "ripple"), KINDS)
-def test_covariances_are_symmetric_and_never_negative(dim, parabola, ripple):
-    prior = prior_of(dim, parabola=parabola, ripple=ripple)
+@pytest.mark.parametrize("kind", KINDS)
+def test_covariances_are_symmetric_and_never_negative(dim, kind):
+    prior = prior_of(dim, kind)
     z = points_of(8, dim)
     whole = prior.covariance(z, z)
     np.testing.assert_allclose(whole, whole.T, rtol=1e-13, atol=1e-15)
     assert np.linalg.eigvalsh(whole)[0] > -1e-12 * np.trace(whole)
 
 
-def test_parabola_and_ripple_add_up():
-    both, z = prior_of(2), points_of(5, 2)
-    ripple = Prior(False, True, both.common, both.theta[[0, 1, 2, -1]])
-    parabola = Prior(True, False, both.common, both.theta[3:])
-    expected = ripple.covariance(z, z) + parabola.covariance(z, z)
-    np.testing.assert_allclose(both.covariance(z, z), expected, rtol=1e-12)
-    assert both.error == pytest.approx(np.exp(-4.0))
+def test_parts_add_up():
+    whole, z = prior_of(2, (True, True, True)), points_of(5, 2)
+    picks = {
+        (False, True, False): [0, 1, 2],
+        (False, False, True): [3, 4],
+        (True, False, False): [5, 6],
+    }
+    parts = [Prior(*kind, whole.space, whole.theta[[*at, -1]]) for kind, at in picks.items()]
+    expected = sum(part.covariance(z, z) for part in parts)
+    np.testing.assert_allclose(whole.covariance(z, z), expected, rtol=1e-12)
+    assert whole.error == pytest.approx(np.exp(-4.0))
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
-@pytest.mark.parametrize(("parabola", "ripple"), KINDS)
-def test_slopes_are_differences_of_the_covariance(dim, parabola, ripple):
-    prior = prior_of(dim, parabola=parabola, ripple=ripple)
+@pytest.mark.parametrize("kind", KINDS)
+def test_slopes_are_differences_of_the_covariance(dim, kind):
+    prior = prior_of(dim, kind)
     z = points_of(5, dim)
     weight = np.random.default_rng(3).normal(size=(5, dim, 5, dim))
-    found = np.zeros(dim + 3)
-    _slopes(z, prior.common, *prior.scales, weight, found)
     flat, h = weight.reshape(5 * dim, 5 * dim), 1e-5
     expected = []
     for row in h * np.eye(len(prior.theta))[:-1]:  # the error is no part of the covariance
         up, down = (
-            Prior(parabola, ripple, prior.common, prior.theta + s * row).covariance(z, z)
-            for s in (1, -1)
+            Prior(*kind, prior.space, prior.theta + s * row).covariance(z, z) for s in (1, -1)
         )
         expected.append((flat * (up - down)).sum() / (2 * h))
-    named = [*found[: dim + 1]] * ripple + [*found[dim + 1 :]] * parabola
-    np.testing.assert_allclose(named, expected, rtol=1e-6, atol=1e-8)
-    if not ripple:
-        assert (found[: dim + 1] == 0).all()
-    if not parabola:
-        assert (found[dim + 1 :] == 0).all()
+    np.testing.assert_allclose(prior.slopes(z, weight), expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
-@pytest.mark.parametrize(("parabola", "ripple"), KINDS)
-def test_mean_is_the_covariance_with_what_was_solved(dim, parabola, ripple):
-    prior = prior_of(dim, parabola=parabola, ripple=ripple)
+@pytest.mark.parametrize("kind", KINDS)
+def test_mean_is_the_covariance_with_what_was_solved(dim, kind):
+    prior = prior_of(dim, kind)
     seen, z = points_of(6, dim), points_of(9, dim, seed=2)
     solved = np.random.default_rng(4).normal(size=seen.shape)
     posterior = Posterior(prior, seen, np.eye(seen.size), solved, np.ones_like(seen), 0.0)
     expected = (prior.covariance(z, seen) @ solved.ravel()).reshape(z.shape)
     np.testing.assert_allclose(posterior.mean(z), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_posteriors_are_mixed_by_their_evidence():
+    z, prior = points_of(4, 2), prior_of(2)
+    solved = np.random.default_rng(4).normal(size=(4, *z.shape))
+    evidence = [3.0, 3.0 + np.log(2), -9.0, 3.0]
+    made = [
+        Posterior(prior, z, np.eye(z.size), part, np.ones_like(z), value)
+        for part, value in zip(solved, evidence, strict=True)
+    ]
+    mixture = Mixture.of(made)
+    # One of e⁻¹² times the others' density is left out.
+    assert mixture.posteriors == (made[0], made[1], made[3])
+    np.testing.assert_allclose(mixture.weights, [0.25, 0.5, 0.25])
+    at = points_of(3, 2, seed=8)
+    parts = [made[k].mean(at) for k in (0, 1, 3)]
+    np.testing.assert_allclose(mixture.mean(at), (parts[0] + 2 * parts[1] + parts[2]) / 4)
+    assert mixture.points is z
+    assert mixture.shares(8) == [2, 4, 2]
+    for n in (1, 2, 3, 26):
+        assert sum(mixture.shares(n)) == n
 
 
 HESSIAN, SHIFT = np.array([[1.2, 0.7], [0.7, 1.5]]), np.array([0.3, -0.2])
@@ -143,13 +177,18 @@ def curved(z):
     return np.stack([4 * z[:, 0] * (z[:, 0] ** 2 - 0.25), z[:, 1]], axis=1)
 
 
-def fitted(gradient, *, parabola=True, ripple=True, noise=1e-6, n=40):
-    z = np.random.default_rng(5).uniform(-0.8, 0.8, size=(n, 2))
+ROUND = Space(np.eye(2), np.zeros(2), np.ones(2) / np.sqrt(1.28))
+
+
+def fitted(gradient, *, parabola=True, ripple=True, ridges=False, noise=1e-6, n=40, reach=0.8):
+    z = np.random.default_rng(5).uniform(-reach, reach, size=(n, 2))
     rng = np.random.default_rng(6)
     values = gradient(z) + np.sqrt(noise) * rng.normal(size=z.shape)
     unit = np.sqrt((values**2).mean())
     noise = np.full(z.shape, noise / unit**2)
-    found = fit_posterior(z, values / unit, noise, np.ones(2), parabola=parabola, ripple=ripple)
+    found = fit_posterior(
+        z, values / unit, noise, ROUND, parabola=parabola, ripple=ripple, ridges=ridges
+    )
     return found, unit
 
 
@@ -184,7 +223,7 @@ def test_evidence_is_the_density_of_the_gradients_and_largest_where_it_was_found
     beliefs = np.array([_LENGTH, _LENGTH, _RIPPLE, _CURVATURE, _CROSSED, (0.0, np.inf)])
 
     def density(theta):
-        prior = Prior(True, True, np.ones(2), theta)
+        prior = Prior(True, True, False, ROUND, theta)
         whole = prior.covariance(z, z) + (1e-3 / unit**2 + prior.error) * np.eye(z.size)
         value = multivariate_normal.logpdf(observed, cov=whole) + z.size / 2 * np.log(2 * np.pi)
         return value - 0.5 * (((theta - beliefs[:, 0]) / beliefs[:, 1]) ** 2).sum()

@@ -40,8 +40,15 @@ def curls(steps, points, width):
 
 def spread_of(field, z, n=2000):
     """Standard deviation of draws of a step at points in ranges, in ranges: (m, dim)."""
-    draws = draw_fields(field.posterior, n, freedom=1e9, rng=np.random.default_rng(0))
-    return np.std([draws(z - field.centre, d) * field.unit for d in range(n)], axis=0)
+    rng = np.random.default_rng(0)
+    pairs = zip(field.belief.posteriors, field.belief.shares(n), strict=True)
+    parts = [draw_fields(posterior, share, freedom=1e9, rng=rng) for posterior, share in pairs]
+    return np.std([draw(z - field.centre) * field.unit for part in parts for draw in part], axis=0)
+
+
+def weight_of_parabola_alone(field):
+    pairs = zip(field.belief.weights, field.belief.posteriors, strict=True)
+    return sum(w for w, p in pairs if not p.prior.ripple and not p.prior.ridges)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +76,10 @@ def test_field_has_no_curl(wells):
     run = run_sgd(problem, STARTS[:4], step_size=0.05, n_steps=300, rng=4)
     field = GradientField.fit(run.paths)
     assert field.convex
-    assert field.gain > 0
+    assert any(p.prior.ridges for p in field.belief.posteriors)
     points = run.values[::101]
     curl, size = curls(
-        lambda z: field.posterior.mean(z - field.centre) * field.unit, points, field.width
+        lambda z: field.belief.mean(z - field.centre) * field.unit, points, field.width
     )
     np.testing.assert_array_less(np.abs(curl), 1e-5 * size.mean())
 
@@ -80,7 +87,6 @@ def test_field_has_no_curl(wells):
 def test_two_wells_are_not_convex_and_every_basin_leads_to_its_minimum(wells):
     assert not wells.convex
     assert wells.ascent > 3
-    assert wells.gain > 20
     starts = np.random.default_rng(5).uniform(-1.2, 1.2, size=(40, 2))
     ends = np.stack(two_wells(starts, n_steps=1000, noise=0.0))[:, -1]
     np.testing.assert_allclose(np.abs(ends), [[1.0, 0.5]] * 40, atol=1e-6)
@@ -100,25 +106,25 @@ def test_nothing_is_known_far_from_wells(wells):
 
 @pytest.mark.parametrize("noise", [1e-4, 0.02])
 def test_the_field_of_a_quadratic_is_a_parabola(noise):
-    gains = []
+    weights = []
     for seed in range(4):
         field = GradientField.fit(on_a_quadratic(noise, seed=seed))
         assert field.convex
-        gains.append(field.gain)
-        if field.gain <= 0:
+        weights.append(weight_of_parabola_alone(field))
+        if not field.belief.posteriors[0].prior.ripple:
             # Exactly a line: the middle of two points has the mean of their steps.
+            alone = field.belief.posteriors[0]
             a, b = np.random.default_rng(seed).uniform(-5, 5, size=(2, 10, 2))
-            middle = field.posterior.mean((a + b) / 2)
-            halves = (field.posterior.mean(a) + field.posterior.mean(b)) / 2
-            np.testing.assert_allclose(middle, halves, rtol=1e-9, atol=1e-9)
-    assert sum(gain <= 0 for gain in gains) >= 3
-    assert max(gains) < 2
+            halves = (alone.mean(a) + alone.mean(b)) / 2
+            np.testing.assert_allclose(alone.mean((a + b) / 2), halves, rtol=1e-9, atol=1e-9)
+    # Noise hides what might bend it: more than its share of four, at least.
+    assert np.median(weights) > (0.4 if noise < 0.01 else 0.25)
 
 
-@pytest.mark.parametrize(("noise", "off"), [(1e-4, 0.03), (0.02, 0.4)])
-def test_flow_on_a_quadratic_is_a_power_from_several_ranges_away(noise, off):
+@pytest.mark.parametrize(("noise", "reach", "off"), [(1e-4, 5.0, 0.03), (0.02, 2.0, 0.3)])
+def test_flow_on_a_quadratic_is_a_power_from_several_ranges_away(noise, reach, off):
     field = GradientField.fit(on_a_quadratic(noise))
-    starts = np.random.default_rng(1).uniform(-5, 5, size=(20, 2)) * field.width
+    starts = np.random.default_rng(1).uniform(-reach, reach, size=(20, 2)) * field.width
     for n_steps in (1, 10, 60, 400):
         expected = starts @ np.linalg.matrix_power(MATRIX, n_steps).T
         found = field.flow(starts, n_steps)
@@ -147,19 +153,19 @@ def test_convex_losses_are_found_convex_and_steps_lead_together(make, seed):
     assert field.ascent < 3
     # Gradients of convex losses are monotone, seen points against all others.
     z = run.values.min(axis=0) / field.width + rng.uniform(-1, 2, size=(200, 2))
-    raw = field.posterior.mean(z - field.centre) * field.unit
+    raw = field.belief.mean(z - field.centre) * field.unit
     before, after = rises(field, z, raw), rises(field, z, field.mean(z))
     assert after.max() <= before.max()
     # Between steps that were seen to lead apart, by chance, nothing can be monotone.
-    seen = field.posterior.points + field.centre
-    own = rises(field, seen, field.posterior.mean(field.posterior.points) * field.unit)
+    seen = field.belief.points + field.centre
+    own = rises(field, seen, field.belief.mean(field.belief.points) * field.unit)
     assert after.max() <= max(own.max(), 1e-12)
 
 
 def rises(field, z, steps):
     """By how much steps lead apart from those seen, beyond the least pull: a rate, (m,)."""
-    metric, points = field.width**2, field.posterior.points
-    seen = field.posterior.mean(points) * field.unit
+    metric, points = field.width**2, field.belief.points
+    seen = field.belief.mean(points) * field.unit
     gaps = z[:, None] - (points + field.centre)
     rise = ((steps[:, None] - seen) * gaps * metric).sum(axis=2)
     squares = (gaps**2 * metric).sum(axis=2)
@@ -187,7 +193,7 @@ def test_units_common_to_all_coordinates_do_not_matter():
     paths = two_wells(STARTS[:4], n_steps=150)
     small, large = (GradientField.fit([p * s for p in paths]) for s in (1.0, 1e3))
     np.testing.assert_allclose(small.flow(STARTS, 150), large.flow(STARTS * 1e3, 150) / 1e3)
-    assert small.gain == pytest.approx(large.gain, rel=1e-6)
+    np.testing.assert_allclose(small.belief.weights, large.belief.weights, rtol=1e-6)
     assert small.ascent == pytest.approx(large.ascent, rel=1e-6)
 
 
@@ -260,12 +266,15 @@ def test_spread_is_the_posterior_standard_deviation(kind):
     runs = two_wells(STARTS[:4], n_steps=100) if kind == "wells" else on_a_quadratic(0.05)
     field = GradientField.fit(runs)
     z = STARTS / field.width
-    prior, points = field.posterior.prior, field.posterior.points
-    across = prior.covariance(z - field.centre, points)
-    covariance = field.posterior.factor @ field.posterior.factor.T
-    left = prior.covariance(z - field.centre, z - field.centre)
-    left -= across @ np.linalg.solve(covariance, across.T)
-    expected = np.sqrt(np.maximum(np.diag(left), 0.0)).reshape(z.shape) * field.unit
+    variance, mean = np.zeros(z.shape), field.belief.mean(z - field.centre)
+    for weight, posterior in zip(field.belief.weights, field.belief.posteriors, strict=True):
+        prior = posterior.prior
+        across = prior.covariance(z - field.centre, posterior.points)
+        left = prior.covariance(z - field.centre, z - field.centre)
+        left -= across @ np.linalg.solve(posterior.factor @ posterior.factor.T, across.T)
+        off = posterior.mean(z - field.centre) - mean
+        variance += weight * (np.diag(left).reshape(z.shape) + off**2)
+    expected = np.sqrt(np.maximum(variance, 0.0)) * field.unit
     # A standard deviation of 4000 draws is off by 1.1%.
     np.testing.assert_allclose(spread_of(field, z, n=4000), expected, rtol=0.05)
 

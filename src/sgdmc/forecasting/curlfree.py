@@ -1,12 +1,14 @@
-"""Covariances of gradients: a parabola that is not known, and a Gaussian process around it.
+"""Covariances of gradients: a parabola, a generalised linear model, and a process around them.
 
 The covariance of a process's gradient is that of E. Solak, R. Murray-Smith, W. E. Leithead,
 D. J. Leith, C. E. Rasmussen: Derivative observations in Gaussian process models of dynamic systems.
-NeurIPS 15 (2002). The gradient of an unknown parabola is ``H z + b`` with ``H`` symmetric.
+NeurIPS 15 (2002). The gradient of an unknown parabola is ``H z + b`` with ``H`` symmetric; that of
+a generalised linear model bends around the parameters' zero (:mod:`sgdmc.forecasting.ridges`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,20 +18,47 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky
 from scipy.optimize import minimize
 
-__all__ = ["Posterior", "Prior", "fit_posterior"]
+from sgdmc.forecasting import ridges as bends
+
+__all__ = ["Mixture", "Posterior", "Prior", "Space", "fit_posterior"]
 
 Array = NDArray[np.float64]
 
 # Median and spread (of logarithms) of length scales in ranges, of what is not a parabola, with one
-# and without, and of the entries of H on and off its diagonal; gradients have a mean square of 1.
+# and without, and of the entries of H on and off its diagonal; of how far from zero a generalised
+# linear model saturates, over the reach of the points, and of what its directions do not share.
+# Gradients have a mean square of 1.
 _LENGTH, _LENGTH_BOUNDS = (np.log(0.4), 0.5), (np.log(0.1), np.log(4.0))
 _RIPPLE, _ALONE = (np.log(0.1), 1.5), (0.0, 2.0)
 _CURVATURE, _CROSSED = (np.log(0.5), 1.0), (np.log(0.5), 1.0)
+_SOFTNESS, _APART = (np.log(0.5), 1.0), (np.log(0.25), 1.0)
+_SOFTNESS_BOUNDS = (-2.0, 3.0)
 _AMPLITUDE_BOUNDS, _CROSSED_BOUNDS, _ERROR_BOUNDS = (-6.0, 4.0), (-4.0, 1.0), (-7.0, 1.0)
 _ERROR = np.log(0.02)
-# Standard deviations of b, and of the curvature that all directions of the parameters share.
+# Standard deviations of b, and of the curvature and the gradient that all directions share.
 _SHIFT, _COMMON = 2.0, 3.0
 _MAX_ITERATIONS = 40
+# Least weight of a posterior in a mixture.
+_LEAST_WEIGHT = 0.05
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is known of the space before gradients are.
+
+    Attributes
+    ----------
+    common : ndarray, shape (dim, dim)
+        Curvature, up to a factor, that all directions share.
+    zero : ndarray, shape (dim,)
+        Where all parameters are zero.
+    stretch : ndarray, shape (dim,)
+        Parameters a coordinate, over how far from zero the points reach.
+    """
+
+    common: Array
+    zero: Array
+    stretch: Array
 
 
 @dataclass(frozen=True)
@@ -38,24 +67,25 @@ class Prior:
 
     Attributes
     ----------
-    parabola, ripple : bool
-        Whether there is a parabola, and whether there is anything but it.
-    common : ndarray, shape (dim,)
-        Curvature of each coordinate, in ranges, where all parameters have the same.
+    parabola, ripple, ridges : bool
+        Whether there is a parabola, a process around the points, and a generalised linear model.
+    space : Space
     theta : ndarray
-        Logarithms: length scales (dim) and amplitude of what is not a parabola; standard
+        Logarithms: length scales (dim) and amplitude of the process; how far from zero the
+        generalised linear model saturates, and what its directions do not share; standard
         deviation of the diagonal of H, and of the rest over it; error that is not noise.
     """
 
     parabola: bool
     ripple: bool
-    common: Array
+    ridges: bool
+    space: Space
     theta: Array
 
     @property
     def scales(self) -> tuple[Array, float, Array]:
         """Length scales, variance of the process, and variances of the parabola's parts (4,)."""
-        dim, theta = len(self.common), self.theta
+        dim, theta = len(self.space.zero), self.theta
         lengths, variance = np.ones(dim), 0.0
         if self.ripple:
             lengths = np.exp(theta[:dim])
@@ -68,6 +98,15 @@ class Prior:
         return lengths, variance, parts
 
     @property
+    def bend(self) -> tuple[float, float, float]:
+        """Softness of the generalised linear model, and variances: own and shared ones."""
+        at = (len(self.space.zero) + 1) * self.ripple
+        softness, apart = np.exp(self.theta[at : at + 2])
+        # Shared gradients have this deviation where the points reach.
+        shared = _COMMON**2 * (1.0 + softness**2)
+        return float(softness), float(apart**2 * shared), float(shared)
+
+    @property
     def error(self) -> float:
         """Variance of the error that is not noise."""
         return float(np.exp(2 * self.theta[-1]))
@@ -76,8 +115,30 @@ class Prior:
         """Covariance of gradients at points (n, dim) and (m, dim): (n dim, m dim)."""
         dim = a.shape[1]
         out = np.empty((len(a), dim, len(b), dim))
-        _covariance(a, b, self.common, *self.scales, out)
+        _covariance(a, b, self.space.common, *self.scales, out)
+        if self.ridges:
+            softness, own, shared = self.bend
+            zero, stretch = self.space.zero, self.space.stretch / softness
+            x, y = (a - zero) * stretch, (b - zero) * stretch
+            bends.add_covariance(x, y, self.space.stretch, own, shared, out)
         return out.reshape(len(a) * dim, len(b) * dim)
+
+    def slopes(self, a: Array, weight: Array) -> list[float]:
+        """Sum ``weight`` (n, dim, n, dim) times the covariance's derivatives by ``theta[:-1]``."""
+        dim = a.shape[1]
+        found = np.zeros(dim + 3)
+        _slopes(a, *self.scales, weight, found)
+        slopes = [*found[: dim + 1]] if self.ripple else []
+        if self.ridges:
+            softness, own, shared = self.bend
+            bent = np.zeros(3)
+            x = (a - self.space.zero) * self.space.stretch / softness
+            bends.add_slopes(x, self.space.stretch, own, shared, weight, bent)
+            by_size, by_own, by_shared = bent
+            # Both variances grow with softness, too.
+            growth = 2.0 * softness**2 / (1.0 + softness**2)
+            slopes += [growth * (by_own + by_shared) - by_size, 2.0 * by_own]
+        return slopes + ([*found[dim + 1 :]] if self.parabola else [])
 
 
 @dataclass(frozen=True)
@@ -107,7 +168,7 @@ class Posterior:
         """Mean gradient at points (m, dim)."""
         shift, matrix = self._line
         out = np.asarray(z @ matrix.T + shift)
-        self.add_ripple(z, self.solved, out)
+        self.add_bends(z, self.solved, out)
         return out
 
     @cached_property
@@ -116,23 +177,78 @@ class Posterior:
 
     def line(self, solved: Array) -> tuple[Array, Array]:
         """Parabola's share in what weights (k, dim) of the points make: shift and matrix."""
-        parts, common = self.prior.scales[2], self.prior.common
-        own = np.einsum("ki,ki->i", self.points, solved)
+        parts, common = self.prior.scales[2], self.prior.space.common
+        outer = self.points.T @ solved
         # Each off-diagonal entry of H is one number: it has half the variance twice.
-        crossed = 0.5 * parts[3] * (self.points.T @ solved + solved.T @ self.points)
-        np.fill_diagonal(crossed, parts[2] * own)
-        return parts[0] * solved.sum(axis=0), crossed + np.diag(parts[1] * common * (common @ own))
+        matrix = 0.5 * parts[3] * (outer + outer.T)
+        np.fill_diagonal(matrix, parts[2] * np.diag(outer))
+        matrix += parts[1] * float((common * outer).sum()) * common
+        return parts[0] * solved.sum(axis=0), matrix
 
-    def add_ripple(self, z: Array, solved: Array, out: Array) -> None:
-        """Add the process's share in what weights (k, dim) of the points make at ``z`` (m, dim)."""
-        lengths, variance, _ = self.prior.scales
-        if variance > 0:
+    def add_bends(self, z: Array, solved: Array, out: Array) -> None:
+        """Add all but the parabola's share in what weights (k, dim) make at ``z`` (m, dim)."""
+        prior = self.prior
+        if prior.ripple:
+            lengths, variance, _ = prior.scales
             turned = (np.ascontiguousarray(a.T) for a in (self.points, solved))
             _add_ripple(z, *turned, lengths, variance, out)
+        if prior.ridges:
+            softness, own, shared = prior.bend
+            zero, unit = prior.space.zero, prior.space.stretch
+            x, y = ((a - zero) * unit / softness for a in (z, self.points))
+            turned = (np.ascontiguousarray(a.T) for a in (y, solved * unit))
+            bends.add_mean(x, *turned, unit, own, shared, out)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Posteriors of the same gradients under several priors, each with its probability.
+
+    Attributes
+    ----------
+    posteriors : tuple of Posterior
+        At least one, of the same points.
+    weights : ndarray, one for each
+        Above 0; they sum to one.
+    """
+
+    posteriors: tuple[Posterior, ...]
+    weights: Array
+
+    @classmethod
+    def of(cls, posteriors: Sequence[Posterior]) -> Mixture:
+        """Weigh posteriors by their evidence; those below a twentieth are left out."""
+        evidence = np.array([p.evidence for p in posteriors])
+        weights = np.exp(evidence - evidence.max())
+        kept = weights >= _LEAST_WEIGHT * weights.sum()
+        picks = [p for p, keep in zip(posteriors, kept, strict=True) if keep]
+        return cls(tuple(picks), weights[kept] / weights[kept].sum())
+
+    @property
+    def points(self) -> Array:
+        """Where gradients were observed: (k, dim)."""
+        return self.posteriors[0].points
+
+    def mean(self, z: Array) -> Array:
+        """Mean gradient at points (m, dim)."""
+        pairs = zip(self.weights, self.posteriors, strict=True)
+        return np.asarray(sum(weight * posterior.mean(z) for weight, posterior in pairs))
+
+    def shares(self, n: int) -> list[int]:
+        """How many of ``n`` draws are from each posterior."""
+        edges = np.round(n * np.cumsum(self.weights)).astype(int)
+        return [int(count) for count in np.diff(edges, prepend=0)]
 
 
 def fit_posterior(
-    points: Array, gradients: Array, noise: Array, common: Array, *, parabola: bool, ripple: bool
+    points: Array,
+    gradients: Array,
+    noise: Array,
+    space: Space,
+    *,
+    parabola: bool,
+    ripple: bool,
+    ridges: bool,
 ) -> Posterior:
     """Find the hyperparameters of largest posterior density.
 
@@ -140,8 +256,8 @@ def fit_posterior(
     ----------
     points, gradients, noise : ndarray, shape (k, dim)
         Where gradients were observed, which, and the variance of each.
-    common : ndarray, shape (dim,)
-    parabola, ripple : bool
+    space : Space
+    parabola, ripple, ridges : bool
         As in :class:`Prior`; at least one of them.
     """
     dim = points.shape[1]
@@ -151,6 +267,10 @@ def fit_posterior(
         starts += [_LENGTH[0]] * dim + [amplitude[0]]
         bounds += [_LENGTH_BOUNDS] * dim + [_AMPLITUDE_BOUNDS]
         beliefs += [_LENGTH] * dim + [amplitude]
+    if ridges:
+        starts += [_SOFTNESS[0], _APART[0]]
+        bounds += [_SOFTNESS_BOUNDS, _AMPLITUDE_BOUNDS]
+        beliefs += [_SOFTNESS, _APART]
     if parabola:
         starts += [_CURVATURE[0], _CROSSED[0]]
         bounds += [_AMPLITUDE_BOUNDS, _CROSSED_BOUNDS]
@@ -162,7 +282,7 @@ def fit_posterior(
     unit = np.eye(len(observed))
 
     def factored(theta: Array) -> tuple[Prior, Array]:
-        prior = Prior(parabola, ripple, common, theta)
+        prior = Prior(parabola, ripple, ridges, space, theta)
         covariance = prior.covariance(points, points)
         covariance[np.diag_indices_from(covariance)] += diagonal + prior.error
         return prior, cholesky(covariance, lower=True, check_finite=False)
@@ -177,13 +297,9 @@ def fit_posterior(
         off = (theta - middle) / spread
         value = 0.5 * (observed @ solved + off @ off) + np.log(np.diag(factor)).sum()
         weight = 0.5 * (inverse - np.outer(solved, solved))
-        slopes = np.zeros(dim + 3)
         square = weight.reshape(len(points), dim, len(points), dim)
-        _slopes(points, common, *prior.scales, square, slopes)
-        parts = [*slopes[: dim + 1]] if ripple else []
-        parts += [*slopes[dim + 1 :]] if parabola else []
-        parts.append(2 * prior.error * float(np.trace(weight)))
-        return float(value), np.array(parts) + off / spread
+        slopes = [*prior.slopes(points, square), 2 * prior.error * float(np.trace(weight))]
+        return float(value), np.array(slopes) + off / spread
 
     found = minimize(
         loss,
@@ -207,6 +323,7 @@ def _covariance(a, b, common, lengths, variance, parts, out):  # type: ignore[no
     n, dim = a.shape
     m = b.shape[0]
     points = np.ascontiguousarray(b.T)
+    along, across = a @ common, common @ points
     near, u, dot = np.empty(m), np.empty((dim, m)), np.empty(m)
     for p in range(n):
         _fill_near(a[p], points, lengths, variance, near, u)
@@ -216,10 +333,10 @@ def _covariance(a, b, common, lengths, variance, parts, out):  # type: ignore[no
                 dot[q] += a[p, i] * points[i, q]
         for i in range(dim):
             for j in range(dim):
-                whole = parts[1] * common[i] * a[p, i] * common[j]
+                whole = parts[1] * along[p, i]
                 half = 0.5 * parts[3] * a[p, j]
                 for q in range(m):
-                    value = whole * points[j, q] - near[q] * u[i, q] * u[j, q]
+                    value = whole * across[j, q] - near[q] * u[i, q] * u[j, q]
                     out[p, i, q, j] = value + half * points[i, q]
             flat, own = 1.0 / lengths[i] ** 2, (parts[2] - parts[3]) * a[p, i]
             for q in range(m):
@@ -228,7 +345,7 @@ def _covariance(a, b, common, lengths, variance, parts, out):  # type: ignore[no
 
 
 @njit(cache=True)
-def _slopes(a, common, lengths, variance, parts, weight, out):  # type: ignore[no-untyped-def]
+def _slopes(a, lengths, variance, parts, weight, out):  # type: ignore[no-untyped-def]
     """Sum ``weight`` times the derivative of the covariance by each logarithm (dim + 3,)."""
     n, dim = a.shape
     for p in range(n):

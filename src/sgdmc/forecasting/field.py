@@ -1,9 +1,12 @@
-"""SGD's mean step as minus a gradient: a parabola and a curl-free Gaussian process around it.
+"""SGD's mean step as minus a gradient: a parabola, and what bends it.
 
 With one step size the mean of a step is ``−γ∇f(θ)``, and the field of a gradient has no curl: how
 the first coordinate's step changes with the second is how the second's changes with the first. A
 prior on ``f`` carries that over to its gradient, so that runs which passed on either side tell
-where a ridge between two basins lies. Far from every run the field is the parabola's; where the
+where a ridge between two basins lies. Around the parabola there may be a curl-free Gaussian process
+and the gradient of a generalised linear model, whichever of them explain the steps best. Far from
+every run the field is the parabola's and the model's, with the curvature spread over directions
+as the noise is (by half, in logarithms): samples that pull in a direction scatter there; where the
 runs show that ``f`` is not convex, or where that is known, it goes back to zero instead, and SGD
 stays where it is until something is known. Along directions in which no run took a step it rests.
 """
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from sgdmc.forecasting.cells import Cells
-from sgdmc.forecasting.curlfree import Posterior, fit_posterior
+from sgdmc.forecasting.curlfree import Mixture, Space, fit_posterior
 from sgdmc.forecasting.paths import directions_of, ranges_of
 from sgdmc.forecasting.pathwise import draw_fields
 from sgdmc.forecasting.var import lagged_pairs, noise_at, noise_line, var1_fit
@@ -43,6 +46,10 @@ DOUBT = 0.2
 _FARTHEST, _TOLERANCE, _MAX_STEPS, _COARSER = 0.15, 0.002, 400, 2.0
 # Half-spaces on which a step is projected, at most.
 _PROJECTIONS = 4
+# Share, in logarithms, of the noise's shape that the curvature is expected to have: all of it by
+# Fisher's identity at the minimum, none where a link saturates. Steps that count as round noise,
+# and the least variance of a direction over the largest.
+_SHAPED, _ROUND, _FLATTEST = 0.5, 10.0, 0.01
 # Least pull of a convex function over that of the parabola alone.
 _SLACK = 0.3
 # Loudness at most.
@@ -65,17 +72,14 @@ class GradientField:
         steps lie in fewer): the field's coordinates. Along all others SGD is taken to rest.
     width : ndarray, shape (dim,)
         Ranges of the runs: points are divided by them.
-    posterior : Posterior
-        Of the gradient in ranges, around ``centre``.
+    belief : Mixture
+        Posteriors of the gradient in ranges, around ``centre``.
     centre : ndarray, shape (dim,)
         In ranges.
     unit : ndarray, shape (dim,)
         Mean step in ranges for a gradient of one.
     noise : ndarray, shape (3,)
         Variance of a step as a line in the squared drift (:func:`sgdmc.forecasting.var.noise_at`).
-    gain : float
-        By how much the logarithm of the evidence of a process around a parabola exceeds that of
-        the parabola alone, which is the field where it does not.
     convex : bool
         Whether the field is that of a convex ``f``: the runs leave it open, or it is known.
     known : bool
@@ -89,11 +93,10 @@ class GradientField:
 
     basis: Array
     width: Array
-    posterior: Posterior
+    belief: Mixture
     centre: Array
     unit: Array
     noise: Array
-    gain: float
     convex: bool
     known: bool
     ascent: float
@@ -127,9 +130,10 @@ class GradientField:
         cells = Cells.of(paths, width)
         law = var1_fit(*lagged_pairs(paths, 1))
         starts = cells.points * width
-        common = width**2 / (width**2).mean()
 
-        def fitted(drift: Array, *, parabola: bool = True, ripple: bool = True) -> GradientField:
+        def fitted(
+            drift: Array, *, parabola: bool = True, ripple: bool = True, ridges: bool = False
+        ) -> GradientField:
             """Fit to means whose noise is what a drift leaves."""
             seen = cells.means(drift)
             # dz = −γ (∂f/∂z) / width²: minus gradients in ranges are steps × width².
@@ -141,27 +145,34 @@ class GradientField:
                 seen.points - centre,
                 gradients / scale,
                 seen.noise * width**4 / scale**2,
-                common,
+                _space(cells, drift, centre),
                 parabola=parabola,
                 ripple=ripple,
+                ridges=ridges,
             )
             noise = noise_line(drift * width, (cells.steps - drift) * width)
             # Where nothing moved the field is zero, and so are its draws.
             unit = size / width**2
-            return cls(basis, width, posterior, centre, unit, noise, 0.0, False, True, 0.0, 0.0)
+            belief = Mixture((posterior,), np.ones(1))
+            return cls(basis, width, belief, centre, unit, noise, False, True, 0.0, 0.0)
 
         first = fitted((law.push(starts, 1) - starts) / width)
         drift = first.mean(cells.points)
-        found, alone = fitted(drift), fitted(drift, ripple=False)
-        gain = found.posterior.evidence - alone.posterior.evidence
-        ascent, pull = found._clearest_ascent(), _SLACK * alone._slowest()
-        found, alone = (replace(f, gain=gain, ascent=ascent, pull=pull) for f in (found, alone))
+        alone, around, *others = (
+            fitted(drift, ripple=ripple, ridges=ridges)
+            for ridges in (False, True)
+            for ripple in (False, True)
+        )
+        belief = Mixture.of([f.belief.posteriors[0] for f in (alone, around, *others)])
+        ascent, pull = around._clearest_ascent(), _SLACK * alone._slowest()
 
         @cache
         def other() -> GradientField:
-            return replace(fitted(drift, parabola=False), gain=gain, ascent=ascent, pull=pull)
+            return replace(fitted(drift, parabola=False), ascent=ascent, pull=pull)
 
-        return _Candidates(replace(found if gain > 0 else alone, convex=True), other)
+        return _Candidates(
+            replace(alone, belief=belief, convex=True, ascent=ascent, pull=pull), other
+        )
 
     def _slowest(self) -> float:
         """Lowest rate per step of a parabola, at least 0."""
@@ -174,7 +185,7 @@ class GradientField:
         return max(0.0, float(np.linalg.eigvalsh((rates + rates.T) / 2)[0]))
 
     def _clearest_ascent(self) -> float:
-        posterior = self.posterior
+        posterior = self.belief.posteriors[0]
         picks = np.linspace(0, len(posterior.points) - 1, _COMPARED).astype(int)
         points = posterior.points[np.unique(picks)]
         k, dim = points.shape
@@ -200,21 +211,24 @@ class GradientField:
             return "no parabola, as the loss is known not to be convex"
         if not self.convex:
             return f"no parabola, as some steps lead apart by {self.ascent:.1f} standard deviations"
-        kind = f"a parabola: what departs from it changes the log-evidence by {self.gain:.1f}"
-        if self.gain > 0:
-            kind = f"around a parabola, better than it alone by {self.gain:.1f} in log-evidence"
+        parts = []
+        for weight, posterior in zip(self.belief.weights, self.belief.posteriors, strict=True):
+            prior = posterior.prior
+            bent = ["a process"] * prior.ripple + ["a generalised linear model"] * prior.ridges
+            parts.append(f"{weight:.0%} {'with ' + ' and '.join(bent) if bent else 'alone'}")
+        kind = f"a parabola, by evidence {', '.join(parts)}"
         doubt = "" if self.known else f"; intervals leave {DOUBT:.0%} to a loss that is not convex"
         return kind + doubt
 
     @cached_property
     def _seen(self) -> tuple[Array, Array]:
         """Points in ranges (k, dim) of the steps that the field was fitted to, and its own."""
-        points = self.posterior.points
-        return points + self.centre, self.posterior.mean(points) * self.unit
+        points = self.belief.points
+        return points + self.centre, self.belief.mean(points) * self.unit
 
     def mean(self, z: Array) -> Array:
         """Mean of a step at points in ranges (m, dim), in ranges."""
-        return self._allowed(z, self.posterior.mean(z - self.centre) * self.unit, self._seen[1])
+        return self._allowed(z, self.belief.mean(z - self.centre) * self.unit, self._seen[1])
 
     def _allowed(self, z: Array, steps: Array, seen: Array) -> Array:
         """Move steps to the nearest ones that a convex ``f`` allows beside those that were seen."""
@@ -279,8 +293,10 @@ class GradientField:
 
     def _drawn_ends(self, starts: Array, n_steps: int, n_draws: int, seed: int) -> Array:
         rng = np.random.default_rng(seed)
-        draws = draw_fields(self.posterior, n_draws, freedom=_FREEDOM, rng=rng)
-        seen = [draws(self.posterior.points, d) * self.unit for d in range(n_draws)]
+        pairs = zip(self.belief.posteriors, self.belief.shares(n_draws), strict=True)
+        parts = [draw_fields(p, share, freedom=_FREEDOM, rng=rng) for p, share in pairs if share]
+        draws = [draw for part in parts for draw in part]
+        seen = [draw(self.belief.points) * self.unit for draw in draws]
 
         def step_at(at: Array, which: NDArray[np.int64]) -> Array:
             steps = np.empty_like(at)
@@ -288,7 +304,7 @@ class GradientField:
             edges = np.searchsorted(which, np.arange(n_draws + 1) * len(starts))
             for d in np.flatnonzero(np.diff(edges)).tolist():
                 mine = slice(edges[d], edges[d + 1])
-                found = draws(at[mine] - self.centre, d) * self.unit
+                found = draws[d](at[mine] - self.centre) * self.unit
                 steps[mine] = self._allowed(at[mine], found, seen[d])
             return steps
 
@@ -354,6 +370,24 @@ def _shrunk(rate: Array, steps: Array) -> tuple[Array, NDArray[np.bool_]]:
     grown = -np.expm1(steps * np.log1p(-each))
     found = np.where(np.abs(total) < 1e-6, 1.0, grown / np.where(total == 0.0, 1.0, total))
     return np.where(steps <= 1.0, 1.0, found), whole
+
+
+def _space(cells: Cells, drift: Array, centre: Array) -> Space:
+    """What cells of steps, and what a drift leaves of them, tell of the space."""
+    width = cells.width
+    left, push = (cells.steps - drift) * width, drift * width
+    line, dim = noise_line(push, left), len(width)
+    weight = 1.0 / noise_at(push, line)[:, None]
+    # Of the noise that comes with the drift a Gaussian's fourth moments put this share along it.
+    along = line[1] / (dim + 1)
+    scatter = left.T @ (weight * left) - along * push.T @ (weight * push)
+    scatter += _ROUND * np.trace(scatter) / (len(left) * dim) * np.eye(dim)
+    values, vectors = np.linalg.eigh(scatter)
+    shape = np.maximum(values / (values[-1] or 1.0), _FLATTEST) ** _SHAPED
+    common = (vectors * shape) @ vectors.T * width[:, None] * width
+    unit = width / np.sqrt((width**2).mean())
+    reach = np.sqrt(((cells.points * unit) ** 2).sum(axis=1).max())
+    return Space(common * dim / (shape.sum() * (width**2).mean()), -centre, unit / (reach or 1.0))
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,16 @@ process's own draws are sums of waves (A. Rahimi, B. Recht, NeurIPS 20, 2007).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
-from sgdmc.forecasting.curlfree import Posterior
+from sgdmc.forecasting.curlfree import Posterior, Prior
+from sgdmc.forecasting.ridges import draw_ridges, ridge_gradients
 
-__all__ = ["Draws", "draw_fields"]
+__all__ = ["Draw", "draw_fields"]
 
 Array = NDArray[np.float64]
 
@@ -24,38 +25,66 @@ _WAVES = 128
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Functions drawn from a posterior.
+class Draw:
+    """A function drawn from a posterior.
 
     Attributes
     ----------
     posterior : Posterior
-    shift, matrix : ndarray, shapes (n, dim) and (n, dim, dim)
-        Of each draw's parabola.
-    solved : ndarray, shape (n, k, dim)
+    shift, matrix : ndarray, shapes (dim,) and (dim, dim)
+        Of the draw's parabola.
+    solved : ndarray, shape (k, dim)
         Weights of the covariances with the posterior's points.
-    frequencies : ndarray, shape (n, 128, dim)
-    waves : ndarray, shape (n, 2, 128)
-        Of the draws of the prior process: weights of cosines and of sines.
+    bends : _Bends
+        Of the draw of the prior: all but the parabola.
     """
 
     posterior: Posterior
     shift: Array
     matrix: Array
     solved: Array
-    frequencies: Array
-    waves: Array
+    bends: _Bends
 
-    def __call__(self, z: Array, draw: int) -> Array:
-        """Gradient of one draw at points (m, dim)."""
-        out = z @ self.matrix[draw].T + self.shift[draw]
-        if self.posterior.prior.ripple:
-            out += _slopes_of_waves(z, self.frequencies[draw], self.waves[draw])
-            self.posterior.add_ripple(z, self.solved[draw], out)
+    def __call__(self, z: Array) -> Array:
+        """Gradient at points (m, dim)."""
+        out = z @ self.matrix.T + self.shift + self.bends(z)
+        self.posterior.add_bends(z, self.solved, out)
         return np.asarray(out)
 
 
-def draw_fields(posterior: Posterior, n: int, *, freedom: float, rng: np.random.Generator) -> Draws:
+@dataclass(frozen=True)
+class _Bends:
+    """A draw of a prior's process and of its generalised linear model.
+
+    ``size`` multiplies both; ``frequencies`` (128, dim) and ``waves`` (2, 128), the weights of
+    cosines and of sines; ``ridges`` as :func:`sgdmc.forecasting.ridges.draw_ridges` draws them.
+    """
+
+    prior: Prior
+    size: float
+    frequencies: Array
+    waves: Array
+    ridges: tuple[Array, Array, Array]
+
+    def __call__(self, z: Array) -> Array:
+        """Gradient at points (m, dim)."""
+        out = np.zeros_like(z)
+        if self.prior.ripple:
+            phases = z @ self.frequencies.T
+            slopes = self.waves[1] * np.cos(phases) - self.waves[0] * np.sin(phases)
+            out += slopes @ self.frequencies
+        if self.prior.ridges:
+            softness, own, shared = self.prior.bend
+            space, (directions, weights, share) = self.prior.space, self.ridges
+            x = (z - space.zero) * space.stretch / softness
+            each, common = ridge_gradients(x, directions, weights)
+            out += (np.sqrt(own) * each + np.sqrt(shared) * share * common) * space.stretch
+        return self.size * out
+
+
+def draw_fields(
+    posterior: Posterior, n: int, *, freedom: float, rng: np.random.Generator
+) -> list[Draw]:
     """Draw ``n`` functions.
 
     Parameters
@@ -74,30 +103,22 @@ def draw_fields(posterior: Posterior, n: int, *, freedom: float, rng: np.random.
     # Each entry off the diagonal of H is one number for two.
     upper = np.triu(np.sqrt(parts[3] / 2) * rng.standard_normal((n, dim, dim)), 1)
     own = np.sqrt(parts[2]) * rng.standard_normal((n, dim))
-    own += np.sqrt(parts[1]) * rng.standard_normal((n, 1)) * prior.common
     matrix = upper + np.swapaxes(upper, 1, 2) + own[:, :, None] * np.eye(dim)
+    matrix += np.sqrt(parts[1]) * rng.standard_normal((n, 1, 1)) * prior.space.common
     frequencies = rng.standard_normal((n, _WAVES, dim)) / lengths
     waves = np.sqrt(variance / _WAVES) * rng.standard_normal((n, 2, _WAVES))
+    drawn = zip(frequencies, waves, zip(*draw_ridges(n, dim, rng), strict=True), strict=True)
+    bends = [_Bends(prior, 1.0, *parts) for parts in drawn]
     seen = points @ matrix + shift[:, None]
     seen += np.sqrt(posterior.noise) * rng.standard_normal((n, k, dim))
-    if prior.ripple:
-        pairs = zip(frequencies, waves, strict=True)
-        seen += np.stack([_slopes_of_waves(points, *pair) for pair in pairs])
+    seen += np.stack([bend(points) for bend in bends])
     moved = cho_solve((posterior.factor, True), seen.reshape(n, k * dim).T).T.reshape(n, k, dim)
     # How far each draw is off the mean, times its factor.
     solved = posterior.solved - heavier[:, None, None] * moved
-    lines = [posterior.line(s) for s in solved]
-    return Draws(
-        posterior,
-        heavier[:, None] * shift + np.stack([line[0] for line in lines]),
-        heavier[:, None, None] * matrix + np.stack([line[1] for line in lines]),
-        solved,
-        frequencies,
-        heavier[:, None, None] * waves,
-    )
-
-
-def _slopes_of_waves(z: Array, frequencies: Array, waves: Array) -> Array:
-    """Gradient of a sum of waves at points (m, dim)."""
-    phases = z @ frequencies.T
-    return np.asarray((waves[1] * np.cos(phases) - waves[0] * np.sin(phases)) @ frequencies)
+    draws = []
+    for d, size in enumerate(heavier):
+        line = posterior.line(solved[d])
+        own_shift, own_matrix = size * shift[d] + line[0], size * matrix[d] + line[1]
+        bent = replace(bends[d], size=float(size))
+        draws.append(Draw(posterior, own_shift, own_matrix, solved[d], bent))
+    return draws

@@ -74,7 +74,7 @@ class FlowTable:
         dim = len(field.width)
         if dim > _MAX_DIM:
             return None
-        seen = field.posterior.points + field.centre
+        seen = field.belief.points + field.centre
         inner = np.stack([seen.min(axis=0) - _BEYOND, seen.max(axis=0) + _BEYOND])
         at = np.concatenate([_even(field.inside(starts), inner), inner])
         low, high = at.min(axis=0) - _BEYOND, at.max(axis=0) + _BEYOND

@@ -1,0 +1,175 @@
+"""Gradients of generalised linear models: losses that are sums of functions of ``w·θ``.
+
+A logistic regression's loss is a function of scores ``w·θ``, one for each sample, and its gradient
+saturates in each of them. With Gaussian ``w`` and a normal distribution function for the link,
+``f(θ) = Σ v_k φ(w_k·θ)``, ``φ' = Φ − ½``, the covariance of gradients is known in closed form: by
+Stein's lemma, from that of a network of one layer (C. K. I. Williams: Computing with infinite
+networks. NeurIPS 9, 1996). What all ``v_k`` share is the mean of such gradients,
+``θ/√(1 + |θ|²)``. Unlike a process around the observed points it goes on beyond them, and it bends
+around the parameters' zero, which a shift of the parameters moves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.polynomial import Chebyshev, Polynomial
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+__all__ = ["add_covariance", "add_mean", "add_slopes", "draw_ridges", "ridge_gradients"]
+
+Array = NDArray[np.float64]
+
+# atan(t)/t for 0 ≤ t ≤ 1 as a polynomial in t²: right to 2e-15.
+_ATAN = (
+    Chebyshev.interpolate(lambda u: np.arctan(np.sqrt(u)) / np.sqrt(u), 18, domain=[1e-300, 1.0])
+    .convert(kind=Polynomial, domain=[-1, 1])
+    .coef
+)
+# Directions of a drawn loss.
+_DIRECTIONS = 128
+
+
+def draw_ridges(n: int, dim: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Draw losses: directions (n, 128, dim), their weights (n, 128), and a share of all's (n,)."""
+    return (
+        rng.standard_normal((n, _DIRECTIONS, dim)),
+        rng.standard_normal((n, _DIRECTIONS)) / np.sqrt(_DIRECTIONS),
+        rng.standard_normal(n),
+    )
+
+
+def ridge_gradients(x: Array, directions: Array, weights: Array) -> tuple[Array, Array]:
+    """Gradient at ``x`` (m, dim) of a drawn loss, and of what all directions share."""
+    own = ((ndtr(x @ directions.T) - 0.5) * weights) @ directions
+    return own, x / np.sqrt(1.0 + (x**2).sum(axis=1, keepdims=True))
+
+
+@njit(cache=True, fastmath=True)
+def _arc(over, under):  # type: ignore[no-untyped-def]
+    """``atan(over / under)`` for ``under > 0``, in a form that loops can do side by side."""
+    size = abs(over)
+    t = min(size, under) / max(size, under)
+    u = t * t
+    found = 0.0
+    for k in range(len(_ATAN) - 1, -1, -1):
+        found = found * u + _ATAN[k]
+    found *= t
+    found = 0.5 * np.pi - found if size > under else found
+    return found if over >= 0.0 else -found
+
+
+@njit(cache=True)
+def add_covariance(x, y, stretch, own, shared, out):  # type: ignore[no-untyped-def]
+    """Add the covariance of gradients at ``x`` (n, dim) and ``y`` (m, dim).
+
+    ``out`` (n, dim, m, dim); ``stretch`` (dim,) the derivative of ``x`` by the coordinates;
+    ``own`` and ``shared`` the variances of what each direction has and of what all share.
+    """
+    n, dim = x.shape
+    for p in range(n):
+        for q in range(y.shape[0]):
+            angle, density, left, right, lengths, _ = _pair(x[p], y[q])
+            for i in range(dim):
+                for j in range(dim):
+                    value = own * density * _bracket(x[p], y[q], i, j, left, right)
+                    value += shared * x[p, i] * y[q, j] / lengths
+                    if i == j:
+                        value += own * angle
+                    out[p, i, q, j] += stretch[i] * stretch[j] * value
+
+
+@njit(cache=True)
+def add_slopes(x, stretch, own, shared, weight, out):  # type: ignore[no-untyped-def]
+    """Add ``weight`` (n, dim, n, dim) times derivatives of the covariance to ``out`` (3,).
+
+    By the logarithms of a common factor of ``x``, of ``own`` and of ``shared``.
+    """
+    n, dim = x.shape
+    for p in range(n):
+        for q in range(n):
+            angle, density, left, right, lengths, inverse = _pair(x[p], x[q])
+            a, b, c = (x[p] * x[p]).sum(), (x[p] * x[q]).sum(), (x[q] * x[q]).sum()
+            square = (1.0 + a) * (1.0 + c) - b * b
+            turned = b / np.sqrt(square) * inverse / (2.0 * np.pi)
+            thinner = -(a + c + 2.0 * (a * c - b * b)) / square
+            for i in range(dim):
+                for j in range(dim):
+                    w = weight[p, i, q, j] * stretch[i] * stretch[j]
+                    bracket = _bracket(x[p], x[q], i, j, left, right)
+                    value = density * bracket
+                    slope = density * (
+                        (2.0 + thinner) * bracket
+                        - 2.0 * left / (1.0 + a) * x[p, i] * x[p, j]
+                        - 2.0 * right / (1.0 + c) * x[q, i] * x[q, j]
+                    )
+                    if i == j:
+                        value += angle
+                        slope += turned
+                    common = shared * x[p, i] * x[q, j] / lengths
+                    out[0] += w * (own * slope + common * inverse)
+                    out[1] += w * own * value
+                    out[2] += w * common
+
+
+@njit(cache=True)
+def _pair(x, y):  # type: ignore[no-untyped-def]
+    """What the covariance at two points is made of.
+
+    ``E[(Φ(w·x) − ½)(Φ(w·y) − ½)]``, the mean of both densities, ``x·y`` over ``1 + |x|²`` and over
+    ``1 + |y|²``, the root of their product, and the sum of their inverses.
+    """
+    a, b, c = 1.0 + (x * x).sum(), (x * y).sum(), 1.0 + (y * y).sum()
+    root = np.sqrt(a * c - b * b)
+    angle, density = _arc(b, root) / (2.0 * np.pi), 1.0 / (2.0 * np.pi * root)
+    return angle, density, b / a, b / c, np.sqrt(a * c), 1.0 / a + 1.0 / c
+
+
+@njit(cache=True)
+def _bracket(x, y, i, j, left, right):  # type: ignore[no-untyped-def]
+    return x[i] * y[j] + y[i] * x[j] - left * x[i] * x[j] - right * y[i] * y[j]
+
+
+@njit(cache=True, fastmath=True)
+def add_mean(x, points, solved, stretch, own, shared, out):  # type: ignore[no-untyped-def]
+    """Add what weights of points make at ``x`` (m, dim) to ``out`` (m, dim).
+
+    ``points`` and ``solved`` (dim, k), ``solved`` times ``stretch``.
+    """
+    dim, k = points.shape
+    length, known = np.ones(k), np.zeros(k)
+    for i in range(dim):
+        for q in range(k):
+            length[q] += points[i, q] * points[i, q]
+            known[q] += points[i, q] * solved[i, q]
+    total = 0.0
+    for q in range(k):
+        total += known[q] / np.sqrt(length[q])
+    dot, here = np.empty(k), np.empty(k)
+    angle, along, aside = np.empty(k), np.empty(k), np.empty(k)
+    for p in range(x.shape[0]):
+        a = 1.0
+        dot[:] = 0.0
+        here[:] = 0.0
+        for i in range(dim):
+            at = x[p, i]
+            a += at * at
+            for q in range(k):
+                dot[q] += at * points[i, q]
+                here[q] += at * solved[i, q]
+        for q in range(k):
+            b = dot[q]
+            root = np.sqrt(a * length[q] - b * b)
+            density = own / (2.0 * np.pi * root)
+            angle[q] = _arc(b, root) * own / (2.0 * np.pi)
+            along[q] = density * (known[q] - b / a * here[q])
+            aside[q] = density * (here[q] - b / length[q] * known[q])
+        share = shared * total / np.sqrt(a)
+        for q in range(k):
+            share += along[q]
+        for i in range(dim):
+            value = x[p, i] * share
+            for q in range(k):
+                value += angle[q] * solved[i, q] + aside[q] * points[i, q]
+            out[p, i] += stretch[i] * value
