@@ -152,13 +152,17 @@ def test_posteriors_are_mixed_by_their_evidence():
         Posterior(prior, z, np.eye(z.size), part, np.ones_like(z), value)
         for part, value in zip(solved, evidence, strict=True)
     ]
-    mixture = Mixture.of(made)
+    mixture = Mixture.of(made, np.zeros(4))
     # One of e⁻¹² times the others' density is left out.
     assert mixture.posteriors == (made[0], made[1], made[3])
     np.testing.assert_allclose(mixture.weights, [0.25, 0.5, 0.25])
     at = points_of(3, 2, seed=8)
     parts = [made[k].mean(at) for k in (0, 1, 3)]
     np.testing.assert_allclose(mixture.mean(at), (parts[0] + 2 * parts[1] + parts[2]) / 4)
+    # Odds beforehand count as much as evidence does.
+    np.testing.assert_allclose(
+        Mixture.of(made, [np.log(2), 0, 12, 0]).weights, [2 / 6, 2 / 6, 1 / 6, 1 / 6], rtol=1e-12
+    )
     assert mixture.points is z
     assert mixture.shares(8) == [2, 4, 2]
     for n in (1, 2, 3, 26):

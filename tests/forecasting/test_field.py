@@ -104,11 +104,12 @@ def test_nothing_is_known_far_from_wells(wells):
     np.testing.assert_allclose(wells.flow(far, 400), far, rtol=1e-9)
 
 
-@pytest.mark.parametrize("noise", [1e-4, 0.02])
-def test_the_field_of_a_quadratic_is_a_parabola(noise):
+# The noise of a squared loss grows with the drift; noise that does not might be a saturating one's.
+@pytest.mark.parametrize(("noise", "growth"), [(1e-4, 0.0), (0.02, 3e3)])
+def test_the_field_of_a_quadratic_is_a_parabola(noise, growth):
     weights = []
     for seed in range(4):
-        field = GradientField.fit(on_a_quadratic(noise, seed=seed))
+        field = GradientField.fit(on_a_quadratic(noise, growth, seed=seed))
         assert field.convex
         weights.append(weight_of_parabola_alone(field))
         if not field.belief.posteriors[0].prior.ripple:
@@ -121,7 +122,7 @@ def test_the_field_of_a_quadratic_is_a_parabola(noise):
     assert np.median(weights) > (0.4 if noise < 0.01 else 0.25)
 
 
-@pytest.mark.parametrize(("noise", "reach", "off"), [(1e-4, 5.0, 0.03), (0.02, 2.0, 0.3)])
+@pytest.mark.parametrize(("noise", "reach", "off"), [(1e-4, 5.0, 0.03), (0.02, 2.0, 0.4)])
 def test_flow_on_a_quadratic_is_a_power_from_several_ranges_away(noise, reach, off):
     field = GradientField.fit(on_a_quadratic(noise))
     starts = np.random.default_rng(1).uniform(-reach, reach, size=(20, 2)) * field.width
@@ -134,6 +135,23 @@ def test_flow_on_a_quadratic_is_a_power_from_several_ranges_away(noise, reach, o
     assert np.ptp(ends, axis=0).max() < 0.004
     assert np.abs(ends).max() < 0.004 + noise
     np.testing.assert_array_equal(field.flow(starts, 0), starts)
+
+
+def test_noise_that_grows_with_the_drift_tells_of_a_squared_loss():
+    def weight_of_saturation(make, seed):
+        problem = make(n_samples=60, dim=2, rng=seed)
+        start = np.random.default_rng(seed).uniform(-4, 4, (1, 2))
+        run = run_sgd(problem, start, step_size=0.05, n_steps=400, rng=seed)
+        belief = GradientField.fit(run.paths).belief
+        pairs = zip(belief.weights, belief.posteriors, strict=True)
+        return sum(weight for weight, p in pairs if p.prior.ridges)
+
+    squared, logistic = (
+        np.mean([weight_of_saturation(make, seed) for seed in range(4)])
+        for make in (make_least_squares, make_logistic_regression)
+    )
+    assert squared < 0.25
+    assert logistic > squared + 0.25
 
 
 def test_the_slowest_pull_is_that_of_the_parabola():
@@ -159,7 +177,8 @@ def test_convex_losses_are_found_convex_and_steps_lead_together(make, seed):
     # Between steps that were seen to lead apart, by chance, nothing can be monotone.
     seen = field.belief.points + field.centre
     own = rises(field, seen, field.belief.mean(field.belief.points) * field.unit)
-    assert after.max() <= max(own.max(), 1e-12)
+    # Few half-spaces are tried: nearly, where several are violated at once.
+    assert after.max() <= max(1.2 * own.max(), 1e-12)
 
 
 def rises(field, z, steps):

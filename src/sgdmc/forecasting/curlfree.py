@@ -216,9 +216,12 @@ class Mixture:
     weights: Array
 
     @classmethod
-    def of(cls, posteriors: Sequence[Posterior]) -> Mixture:
-        """Weigh posteriors by their evidence; those below a twentieth are left out."""
-        evidence = np.array([p.evidence for p in posteriors])
+    def of(cls, posteriors: Sequence[Posterior], odds: Sequence[float]) -> Mixture:
+        """Weigh posteriors by evidence and prior odds; those below a twentieth are left out.
+
+        ``odds`` are logarithms, one for each.
+        """
+        evidence = np.array([p.evidence for p in posteriors]) + np.array(odds)
         weights = np.exp(evidence - evidence.max())
         kept = weights >= _LEAST_WEIGHT * weights.sum()
         picks = [p for p, keep in zip(posteriors, kept, strict=True) if keep]

@@ -46,7 +46,7 @@ def ridge_gradients(x: Array, directions: Array, weights: Array) -> tuple[Array,
     return own, x / np.sqrt(1.0 + (x**2).sum(axis=1, keepdims=True))
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _arc(over, under):  # type: ignore[no-untyped-def]
     """``atan(over / under)`` for ``under > 0``, in a form that loops can do side by side."""
     size = abs(over)
@@ -60,7 +60,7 @@ def _arc(over, under):  # type: ignore[no-untyped-def]
     return found if over >= 0.0 else -found
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def add_covariance(x, y, stretch, own, shared, out):  # type: ignore[no-untyped-def]
     """Add the covariance of gradients at ``x`` (n, dim) and ``y`` (m, dim).
 
@@ -80,7 +80,7 @@ def add_covariance(x, y, stretch, own, shared, out):  # type: ignore[no-untyped-
                     out[p, i, q, j] += stretch[i] * stretch[j] * value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def add_slopes(x, stretch, own, shared, weight, out):  # type: ignore[no-untyped-def]
     """Add ``weight`` (n, dim, n, dim) times derivatives of the covariance to ``out`` (3,).
 
@@ -113,7 +113,7 @@ def add_slopes(x, stretch, own, shared, weight, out):  # type: ignore[no-untyped
                     out[2] += w * common
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pair(x, y):  # type: ignore[no-untyped-def]
     """What the covariance at two points is made of.
 
@@ -126,12 +126,12 @@ def _pair(x, y):  # type: ignore[no-untyped-def]
     return angle, density, b / a, b / c, np.sqrt(a * c), 1.0 / a + 1.0 / c
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _bracket(x, y, i, j, left, right):  # type: ignore[no-untyped-def]
     return x[i] * y[j] + y[i] * x[j] - left * x[i] * x[j] - right * y[i] * y[j]
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def add_mean(x, points, solved, stretch, own, shared, out):  # type: ignore[no-untyped-def]
     """Add what weights of points make at ``x`` (m, dim) to ``out`` (m, dim).
 
@@ -146,7 +146,8 @@ def add_mean(x, points, solved, stretch, own, shared, out):  # type: ignore[no-u
     total = 0.0
     for q in range(k):
         total += known[q] / np.sqrt(length[q])
-    dot, here = np.empty(k), np.empty(k)
+    shorter, scale = 1.0 / length, own / (2.0 * np.pi)
+    dot, here, tangent, small = np.empty(k), np.empty(k), np.empty(k), np.empty(k)
     angle, along, aside = np.empty(k), np.empty(k), np.empty(k)
     for p in range(x.shape[0]):
         a = 1.0
@@ -160,16 +161,39 @@ def add_mean(x, points, solved, stretch, own, shared, out):  # type: ignore[no-u
                 here[q] += at * solved[i, q]
         for q in range(k):
             b = dot[q]
-            root = np.sqrt(a * length[q] - b * b)
-            density = own / (2.0 * np.pi * root)
-            angle[q] = _arc(b, root) * own / (2.0 * np.pi)
+            inverse = 1.0 / np.sqrt(a * length[q] - b * b)
+            tangent[q] = b * inverse
+            density = scale * inverse
             along[q] = density * (known[q] - b / a * here[q])
-            aside[q] = density * (here[q] - b / length[q] * known[q])
+            aside[q] = density * (here[q] - b * shorter[q] * known[q])
+        _arctangents(tangent, small, angle)
         share = shared * total / np.sqrt(a)
         for q in range(k):
             share += along[q]
         for i in range(dim):
             value = x[p, i] * share
             for q in range(k):
-                value += angle[q] * solved[i, q] + aside[q] * points[i, q]
+                value += scale * angle[q] * solved[i, q] + aside[q] * points[i, q]
             out[p, i] += stretch[i] * value
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _arctangents(tangent, small, out):  # type: ignore[no-untyped-def]
+    """Fill ``out`` (k,) with arctangents; ``small`` (k,) is room."""
+    k = len(tangent)
+    for q in range(k):
+        size = abs(tangent[q])
+        small[q] = min(size, 1.0 / max(size, 1.0))
+        out[q] = _ATAN[-1]
+    # A few coefficients at a time, so that points are done side by side.
+    for c in range(len(_ATAN) - 2, -1, -6):
+        c0, c1, c2 = _ATAN[c], _ATAN[c - 1], _ATAN[c - 2]
+        c3, c4, c5 = _ATAN[c - 3], _ATAN[c - 4], _ATAN[c - 5]
+        for q in range(k):
+            u = small[q] * small[q]
+            value = ((out[q] * u + c0) * u + c1) * u + c2
+            out[q] = ((value * u + c3) * u + c4) * u + c5
+    for q in range(k):
+        found = out[q] * small[q]
+        found = found if abs(tangent[q]) <= 1.0 else 0.5 * np.pi - found
+        out[q] = found if tangent[q] >= 0.0 else -found
