@@ -137,6 +137,18 @@ def test_flow_on_a_quadratic_is_a_power_from_several_ranges_away(noise, reach, o
     np.testing.assert_array_equal(field.flow(starts, 0), starts)
 
 
+def test_curvature_is_expected_to_have_half_the_shape_of_the_noise():
+    rng, paths = np.random.default_rng(0), np.zeros((2, 4000, 2))
+    for t in range(3999):
+        kick = rng.normal(size=(2, 2)) * np.array([4.0, 1.0]) @ TURN.T
+        paths[:, t + 1] = 0.9 * paths[:, t] + kick
+    field = GradientField.fit(tuple(paths))
+    common = field.belief.posteriors[0].prior.space.common / np.outer(field.width, field.width)
+    ratio = np.linalg.inv(TURN) @ common @ TURN
+    assert ratio[0, 0] / ratio[1, 1] == pytest.approx(4.0, rel=0.05)
+    assert abs(ratio[0, 1]) < 0.05 * ratio[1, 1]
+
+
 def test_noise_that_grows_with_the_drift_tells_of_a_squared_loss():
     def weight_of_saturation(make, seed):
         problem = make(n_samples=60, dim=2, rng=seed)

@@ -4,11 +4,12 @@ With one step size the mean of a step is ``−γ∇f(θ)``, and the field of a g
 the first coordinate's step changes with the second is how the second's changes with the first. A
 prior on ``f`` carries that over to its gradient, so that runs which passed on either side tell
 where a ridge between two basins lies. Around the parabola there may be a curl-free Gaussian process
-and the gradient of a generalised linear model, whichever of them explain the steps best. Far from
-every run the field is the parabola's and the model's, with the curvature spread over directions
-as the noise is (by half, in logarithms): samples that pull in a direction scatter there; where the
-runs show that ``f`` is not convex, or where that is known, it goes back to zero instead, and SGD
-stays where it is until something is known. Along directions in which no run took a step it rests.
+and the gradient of a generalised linear model, each as far as the steps make it likely. Far from
+every run the field is the parabola's and the model's, with the curvature spread over directions as
+the noise is (by half, in logarithms): samples that pull in a direction scatter there. Noise that
+grows with the drift speaks against the model, whose gradients are bounded. Where the runs show that
+``f`` is not convex, or where that is known, the field goes back to zero instead, and SGD stays
+where it is until something is known. Along directions in which no run took a step it rests.
 """
 
 from __future__ import annotations
