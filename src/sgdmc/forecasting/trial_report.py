@@ -113,7 +113,8 @@ class TrialRecord:
     mean_error, q10_error, q90_error : float
         Forecast minus truth: mean and quantiles of the final loss, in nats.
     coverage90 : float or None
-        Share of starts whose real final loss lies in the central 90% of that start's draws; None
+        Share of starts whose real final loss lies in the central 90% of that start's draws, which
+        carry what the kernel leaves open (a kernel's as in :meth:`sgdmc.Forecast.interval`); None
         for answers that are not about single starts.
     rank_correlation : float or None
         Spearman's, between each start's median forecast and its real final loss; 0 where the
