@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# Coordinates of a start that a table writes out.
-_MAX_WRITTEN = 4
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
@@ -194,7 +191,7 @@ def _forecast(options: argparse.Namespace) -> None:
     from sgdmc.sgd.run import load_run
     from sgdmc.show.plots import plot_forecast, plot_kernel, plot_run, save_figure
     from sgdmc.show.report import Report
-    from sgdmc.show.terminal import print_table
+    from sgdmc.show.terminal import forecast_rows, print_table
 
     run = load_run(options.file)
     starts = _starts(options, run)
@@ -203,12 +200,11 @@ def _forecast(options: argparse.Namespace) -> None:
         raise ValueError(f"--steps must be at least 1; got {steps}.")
     kernel = _estimate(options, run, starts, steps)
     result = forecast(kernel, starts, n_steps=steps, n_chains=options.chains, rng=options.seed)
-    rows = _forecast_rows(result)
+    rows = forecast_rows(result)
     print(f"{run.source}: {run.n_chains} run(s), {run.n_steps} steps, {', '.join(run.names)}")
     for note in kernel.notes:
         print(f"  {note}")
-    brief = [{**row, "start": _brief(str(row["start"]))} for row in rows]
-    print_table(brief, title=f"{steps} steps ahead")
+    print_table(forecast_rows(result, brief=True), title=f"{steps} steps ahead")
 
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "forecast.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -483,31 +479,6 @@ def _read_starts(path: Path, run: Run) -> NDArray[np.float64]:
     if values.ndim != 2 or values.shape[1] != run.dim:
         raise ValueError(f"--starts must have {run.dim} columns; got shape {values.shape}.")
     return np.asarray(values, dtype=np.float64)
-
-
-def _brief(start: str) -> str:
-    """Of a start with many coordinates, the first few: a table has room for as many."""
-    parts = start.split(", ")
-    return start if len(parts) <= _MAX_WRITTEN else ", ".join([*parts[:_MAX_WRITTEN], "…"])
-
-
-def _forecast_rows(result: Any) -> list[dict[str, str | float | None]]:
-    low_high = result.interval(0.9)
-    minima = result.minima
-    rows: list[dict[str, str | float | None]] = []
-    for a, start in enumerate(result.starts):
-        for i, name in enumerate(result.names):
-            rows.append(
-                {
-                    "start": ", ".join(f"{v:.6g}" for v in start),
-                    "coordinate": name,
-                    "median": float(np.median(result.samples[a, :, i])),
-                    "low 5%": float(low_high[a, 0, i]),
-                    "high 95%": float(low_high[a, 1, i]),
-                    "most likely": float(minima[a, i]),
-                }
-            )
-    return rows
 
 
 if __name__ == "__main__":

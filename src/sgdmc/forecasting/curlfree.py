@@ -106,6 +106,10 @@ class Prior:
         shared = _COMMON**2 * (1.0 + softness**2)
         return float(softness), float(apart**2 * shared), float(shared)
 
+    def from_zero(self, z: Array) -> Array:
+        """Points (m, dim) as the generalised linear model sees them: it saturates at length 1."""
+        return np.asarray((z - self.space.zero) * self.space.stretch / self.bend[0])
+
     @property
     def error(self) -> float:
         """Variance of the error that is not noise."""
@@ -117,9 +121,8 @@ class Prior:
         out = np.empty((len(a), dim, len(b), dim))
         _covariance(a, b, self.space.common, *self.scales, out)
         if self.ridges:
-            softness, own, shared = self.bend
-            zero, stretch = self.space.zero, self.space.stretch / softness
-            x, y = (a - zero) * stretch, (b - zero) * stretch
+            _, own, shared = self.bend
+            x, y = self.from_zero(a), self.from_zero(b)
             bends.add_covariance(x, y, self.space.stretch, own, shared, out)
         return out.reshape(len(a) * dim, len(b) * dim)
 
@@ -132,8 +135,7 @@ class Prior:
         if self.ridges:
             softness, own, shared = self.bend
             bent = np.zeros(3)
-            x = (a - self.space.zero) * self.space.stretch / softness
-            bends.add_slopes(x, self.space.stretch, own, shared, weight, bent)
+            bends.add_slopes(self.from_zero(a), self.space.stretch, own, shared, weight, bent)
             by_size, by_own, by_shared = bent
             # Both variances grow with softness, too.
             growth = 2.0 * softness**2 / (1.0 + softness**2)
@@ -193,11 +195,10 @@ class Posterior:
             turned = (np.ascontiguousarray(a.T) for a in (self.points, solved))
             _add_ripple(z, *turned, lengths, variance, out)
         if prior.ridges:
-            softness, own, shared = prior.bend
-            zero, unit = prior.space.zero, prior.space.stretch
-            x, y = ((a - zero) * unit / softness for a in (z, self.points))
-            turned = (np.ascontiguousarray(a.T) for a in (y, solved * unit))
-            bends.add_mean(x, *turned, unit, own, shared, out)
+            _, own, shared = prior.bend
+            unit, points = prior.space.stretch, prior.from_zero(self.points)
+            turned = (np.ascontiguousarray(a.T) for a in (points, solved * unit))
+            bends.add_mean(prior.from_zero(z), *turned, unit, own, shared, out)
 
 
 @dataclass(frozen=True)

@@ -138,35 +138,40 @@ class GradientField:
         law = var1_fit(*lagged_pairs(paths, 1))
         starts = cells.points * width
 
-        def fitted(
-            drift: Array, *, parabola: bool = True, ripple: bool = True, ridges: bool = False
-        ) -> GradientField:
-            """Fit to means whose noise is what a drift leaves."""
+        def fitter(drift: Array) -> Callable[..., GradientField]:
+            """Gather means whose noise is what a drift leaves, to fit fields to."""
             seen = cells.means(drift)
             # dz = −γ (∂f/∂z) / width²: minus gradients in ranges are steps × width².
             gradients = seen.steps * width**2
             size = float(np.sqrt((gradients**2).mean()))
             scale = size or 1.0
             centre = seen.points.mean(axis=0)
-            posterior = fit_posterior(
-                seen.points - centre,
-                gradients / scale,
-                seen.noise * width**4 / scale**2,
-                _space(cells, drift, centre),
-                parabola=parabola,
-                ripple=ripple,
-                ridges=ridges,
-            )
             noise = noise_line(drift * width, (cells.steps - drift) * width)
+            space = _space(cells, drift, noise, centre)
             # Where nothing moved the field is zero, and so are its draws.
             unit = size / width**2
-            belief = Mixture((posterior,), np.ones(1))
-            return cls(basis, width, belief, centre, unit, noise, False, True, 0.0, 0.0)
 
-        first = fitted((law.push(starts, 1) - starts) / width)
-        drift = first.mean(cells.points)
+            def fitted(
+                *, parabola: bool = True, ripple: bool = True, ridges: bool = False
+            ) -> GradientField:
+                posterior = fit_posterior(
+                    seen.points - centre,
+                    gradients / scale,
+                    seen.noise * width**4 / scale**2,
+                    space,
+                    parabola=parabola,
+                    ripple=ripple,
+                    ridges=ridges,
+                )
+                belief = Mixture((posterior,), np.ones(1))
+                return cls(basis, width, belief, centre, unit, noise, False, True, 0.0, 0.0)
+
+            return fitted
+
+        drift = fitter((law.push(starts, 1) - starts) / width)().mean(cells.points)
+        fitted = fitter(drift)
         alone, around, *others = (
-            fitted(drift, ripple=ripple, ridges=ridges)
+            fitted(ripple=ripple, ridges=ridges)
             for ridges in (False, True)
             for ripple in (False, True)
         )
@@ -178,7 +183,7 @@ class GradientField:
 
         @cache
         def other() -> GradientField:
-            return replace(fitted(drift, parabola=False), ascent=ascent, pull=pull)
+            return replace(fitted(parabola=False), ascent=ascent, pull=pull)
 
         return _Candidates(
             replace(alone, belief=belief, convex=True, ascent=ascent, pull=pull), other
@@ -390,11 +395,11 @@ def _louder(drift: Array, line: Array) -> float:
     return float(np.log1p(line[1] * most / rest))
 
 
-def _space(cells: Cells, drift: Array, centre: Array) -> Space:
+def _space(cells: Cells, drift: Array, line: Array, centre: Array) -> Space:
     """What cells of steps, and what a drift leaves of them, tell of the space."""
     width = cells.width
     left, push = (cells.steps - drift) * width, drift * width
-    line, dim = noise_line(push, left), len(width)
+    dim = len(width)
     weight = 1.0 / noise_at(push, line)[:, None]
     # Of the noise that comes with the drift a Gaussian's fourth moments put this share along it.
     along = line[1] / (dim + 1)

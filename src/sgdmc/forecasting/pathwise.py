@@ -74,11 +74,11 @@ class _Bends:
             slopes = self.waves[1] * np.cos(phases) - self.waves[0] * np.sin(phases)
             out += slopes @ self.frequencies
         if self.prior.ridges:
-            softness, own, shared = self.prior.bend
-            space, (directions, weights, share) = self.prior.space, self.ridges
-            x = (z - space.zero) * space.stretch / softness
-            each, common = ridge_gradients(x, directions, weights)
-            out += (np.sqrt(own) * each + np.sqrt(shared) * share * common) * space.stretch
+            _, own, shared = self.prior.bend
+            directions, weights, share = self.ridges
+            each, common = ridge_gradients(self.prior.from_zero(z), directions, weights)
+            bent = np.sqrt(own) * each + np.sqrt(shared) * share * common
+            out += bent * self.prior.space.stretch
         return self.size * out
 
 

@@ -46,20 +46,6 @@ def ridge_gradients(x: Array, directions: Array, weights: Array) -> tuple[Array,
     return own, x / np.sqrt(1.0 + (x**2).sum(axis=1, keepdims=True))
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
-def _arc(over, under):  # type: ignore[no-untyped-def]
-    """``atan(over / under)`` for ``under > 0``, in a form that loops can do side by side."""
-    size = abs(over)
-    t = min(size, under) / max(size, under)
-    u = t * t
-    found = 0.0
-    for k in range(len(_ATAN) - 1, -1, -1):
-        found = found * u + _ATAN[k]
-    found *= t
-    found = 0.5 * np.pi - found if size > under else found
-    return found if over >= 0.0 else -found
-
-
 @njit(cache=True, error_model="numpy")
 def add_covariance(x, y, stretch, own, shared, out):  # type: ignore[no-untyped-def]
     """Add the covariance of gradients at ``x`` (n, dim) and ``y`` (m, dim).
@@ -122,7 +108,7 @@ def _pair(x, y):  # type: ignore[no-untyped-def]
     """
     a, b, c = 1.0 + (x * x).sum(), (x * y).sum(), 1.0 + (y * y).sum()
     root = np.sqrt(a * c - b * b)
-    angle, density = _arc(b, root) / (2.0 * np.pi), 1.0 / (2.0 * np.pi * root)
+    angle, density = np.arctan(b / root) / (2.0 * np.pi), 1.0 / (2.0 * np.pi * root)
     return angle, density, b / a, b / c, np.sqrt(a * c), 1.0 / a + 1.0 / c
 
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-__all__ = ["Progress", "cell_text", "print_table"]
+import numpy as np
+
+if TYPE_CHECKING:
+    from sgdmc.forecasting.forecast import Forecast
+
+__all__ = ["Progress", "cell_text", "forecast_rows", "print_table"]
 
 # Sizes of numbers that four digits after the point suit.
 _SMALLEST, _LARGEST = 1e-4, 1e6
+# Coordinates of a start that a brief row writes out.
+_MAX_WRITTEN = 4
 
 
 def print_table(rows: Sequence[Mapping[str, str | float | None]], *, title: str) -> None:
@@ -90,3 +98,26 @@ def cell_text(value: str | float | None) -> str:
         return value
     plain = value == 0 or _SMALLEST <= abs(value) < _LARGEST
     return f"{value:.4f}" if plain else f"{value:.5g}"
+
+
+def forecast_rows(result: Forecast, *, brief: bool = False) -> list[dict[str, str | float | None]]:
+    """Return one dictionary a start and coordinate; brief ones write few coordinates of a start."""
+    low_high = result.interval(0.9)
+    minima = result.minima
+    rows: list[dict[str, str | float | None]] = []
+    for a, start in enumerate(result.starts):
+        written = [f"{v:.6g}" for v in start]
+        if brief and len(written) > _MAX_WRITTEN:
+            written[_MAX_WRITTEN:] = ["…"]
+        for i, name in enumerate(result.names):
+            rows.append(
+                {
+                    "start": ", ".join(written),
+                    "coordinate": name,
+                    "median": float(np.median(result.samples[a, :, i])),
+                    "low 5%": float(low_high[a, 0, i]),
+                    "high 95%": float(low_high[a, 1, i]),
+                    "most likely": float(minima[a, i]),
+                }
+            )
+    return rows
