@@ -163,6 +163,8 @@ def test_posteriors_are_mixed_by_their_evidence():
     np.testing.assert_allclose(
         Mixture.of(made, [np.log(2), 0, 12, 0]).weights, [2 / 6, 2 / 6, 1 / 6, 1 / 6], rtol=1e-12
     )
+    halved = Mixture.of(made, np.zeros(4), trust=0.5).weights
+    np.testing.assert_allclose(halved, np.array([1, 2**0.5, 1]) / (2 + 2**0.5))
     assert mixture.points is z
     assert mixture.shares(8) == [2, 4, 2]
     for n in (1, 2, 3, 26):

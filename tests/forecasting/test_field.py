@@ -233,8 +233,9 @@ def test_one_long_flow_is_many_short_ones(wells, drawn):
     starts = np.random.default_rng(5).uniform(-1.2, 1.2, size=(20, 2))
 
     def flow(at, n_steps):
-        return wells._drawn_ends(at, n_steps, 1, 3)[:, 0] if drawn else wells.flow(at, n_steps)
+        return wells._drawn_ends(at, n_steps, draw)[:, 0] if drawn else wells.flow(at, n_steps)
 
+    draw = wells._draw(wells.drawn, 1, np.random.default_rng(3))
     long, short = flow(starts, 300), starts
     for _ in range(20):
         short = flow(short, 15)
@@ -417,12 +418,14 @@ def test_units_do_not_decide_what_moves(unit):
     assert directions_of([path]).shape == (3, 1)
 
 
-def test_draws_come_to_rest_in_minima_of_their_own():
+# Over long scales more of them slope away than within the runs' own.
+@pytest.mark.parametrize(("longer", "away"), [(False, 0.1), (True, 0.2)])
+def test_draws_come_to_rest_in_minima_of_their_own(longer, away):
     alone = two_wells(STARTS[:1], n_steps=300)
     field = GradientField.fit(alone, convex=False)
     starts = np.random.default_rng(1).uniform(-1.5, 1.5, size=(20, 2))
     early, late = (
-        field.ends(starts, n_steps, n_draws=32, rng=np.random.default_rng(2))
+        field.ends(starts, n_steps, n_draws=32, rng=np.random.default_rng(2), longer=longer)
         for n_steps in (2_000, 20_000)
     )
     assert (np.abs(late - early) / field.width < 0.02).all(axis=2).mean() > 0.9
@@ -432,7 +435,30 @@ def test_draws_come_to_rest_in_minima_of_their_own():
     high = np.maximum(at.max(axis=0), seen.max(axis=0)) + 1
     ends = late / field.width
     assert np.median(np.abs(ends - at[:, None]).max(axis=2)) > 0.1
-    assert ((ends < low + 1e-9) | (ends > high - 1e-9)).any(axis=2).mean() < 0.1
+    assert ((ends < low + 1e-9) | (ends > high - 1e-9)).any(axis=2).mean() < away
+
+
+def test_a_field_that_is_not_convex_may_bend_over_longer_scales_than_the_runs():
+    # A run that began beside its minimum.
+    alone = two_wells(np.array([[1.05, 0.5]]), n_steps=300)
+    field = GradientField.fit(alone, convex=False)
+    lengths = np.stack([p.prior.scales[0] for p in field.drawn.posteriors])
+    assert (np.diff(lengths, axis=0) > 0).all()
+    assert lengths[-1].min() > 5 * lengths[0].max()
+    assert field.drawn.weights.max() < 0.6
+    # The mean stays where nothing is known; draws over longer scales leave from there, too.
+    assert field.belief.posteriors == field.drawn.posteriors[:1]
+    far = -alone[0][:1]
+    np.testing.assert_allclose(field.flow(far, 300), far, atol=1e-6)
+    near, wide = (
+        field.ends(far, 300, n_draws=200, rng=np.random.default_rng(0), longer=longer)
+        for longer in (False, True)
+    )
+    spread = [np.abs(ends - far[:, None]).max(axis=2).mean() for ends in (near, wide)]
+    assert spread[1] > 1.5 * spread[0]
+    # A convex one has no other draws.
+    convex = GradientField.fit(alone)
+    assert convex.drawn is convex.belief
 
 
 def test_runs_that_never_moved_stay_in_every_draw():

@@ -6,7 +6,7 @@ from scipy.stats import kurtosis
 from tests.forecasting.test_curlfree import KINDS, points_of, prior_of
 
 from sgdmc.forecasting.curlfree import Posterior
-from sgdmc.forecasting.pathwise import draw_fields
+from sgdmc.forecasting.pathwise import _add_slopes, draw_fields
 
 GAUSSIAN = 1e9  # degrees of freedom
 
@@ -69,6 +69,17 @@ def test_each_draw_is_a_gradient(dim):
         np.testing.assert_allclose(slopes, slopes.transpose(2, 1, 0), rtol=1e-6, atol=1e-6)
         # Whichever other points are asked for beside it.
         np.testing.assert_allclose(draw(z[2:3])[0], draw(z)[2], rtol=1e-12)
+
+
+def test_waves_side_by_side():
+    rng = np.random.default_rng(0)
+    z = np.concatenate([rng.normal(size=(5, 2)), [[0.0, 0.0], [300.0, -700.0]]])
+    frequencies, amplitudes = rng.normal(size=(2, 128)), rng.normal(size=128)
+    phases = np.concatenate([[0.0, 0.25, 0.5, 0.75, 1.0], rng.random(123)])
+    found = np.ones_like(z)
+    _add_slopes(z, frequencies, phases, amplitudes, found)
+    slopes = amplitudes * np.cos(2 * np.pi * (z @ frequencies + phases))
+    np.testing.assert_allclose(found, 1.0 + 2 * np.pi * slopes @ frequencies.T, atol=1e-9)
 
 
 def test_draws_of_a_seed_are_the_same():

@@ -32,14 +32,14 @@ def test_draws_along_a_field_are_moved_by_what_the_field_leaves_open(options):
     starts = np.random.default_rng(1).normal(size=(3, 2))
     run = run_sgd(problem, starts, step_size=0.05, n_steps=60, rng=2)
     kernel = estimate_kernel(run, lag=5, **{"method": "dirichlet", **options})
-    still = np.zeros((3, 64, 2))
+    still = np.zeros((3, 200, 2))
     moved = predictive_draws(kernel, starts, still, n_steps=20, seed=4)
     # They differ by where draws of the field lead, as kernels of the same field do.
     ends = moved + kernel.field.flow(starts, 20)[:, None]
-    np.testing.assert_allclose(ends[:, :32], ends[:, 32:], rtol=1e-12)
-    gap = np.abs(moved[:, :32].mean(axis=1))
+    np.testing.assert_allclose(ends[:, ::2], ends[:, 1::2], rtol=1e-12)
+    gap = np.abs(moved.mean(axis=1))
     assert (moved.std(axis=1) > 0).all()
-    assert (gap < 4 * moved.std(axis=1) / np.sqrt(32) + 0.02 * run.range).all()
+    assert (gap < 4 * moved.std(axis=1) / np.sqrt(100) + 0.02 * run.range).all()
     shifted = predictive_draws(kernel, starts, still + 1.0, n_steps=20, seed=4)
     np.testing.assert_allclose(shifted, moved + 1.0, rtol=1e-12)
     other = predictive_draws(kernel, starts, still, n_steps=20, seed=5)
@@ -75,17 +75,17 @@ def test_intervals_leave_room_for_basins_that_no_run_saw(options):
     ends = moved[None] + GradientField.fit(run.paths).flow(starts, 300)[:, None]
     gap = (np.abs(ends - problem.minimiser)[0] / run.range).max(axis=1)
     # As many as the share says go anywhere, and all others to the one minimum that was seen.
-    doubtful = np.arange(64) % 32 >= 32 - round(DOUBT * 32)
-    assert 0.1 < doubtful.mean() < 0.2
-    assert gap[~doubtful].max() < 0.2
+    doubtful = np.arange(64) >= 64 - round(DOUBT * 64)
+    assert 0.1 < doubtful.mean() < 0.25
+    assert np.quantile(gap[~doubtful], 0.95) < 0.2
     assert np.median(gap[doubtful]) > 0.5
-    assert 5 * np.ptp(moved[True], axis=1).max() < np.ptp(moved[None], axis=1).min()
+    assert 4 * np.ptp(moved[True], axis=1).max() < np.ptp(moved[None], axis=1).min()
     # What is known is not doubted.
     for convex in (True, False):
         kernel = estimate_kernel(run, convex=convex, **options)
-        ends = kernel.field.ends(starts, 300, n_draws=32, rng=np.random.default_rng([4, 300, 2]))
+        ends = kernel.field.ends(starts, 300, n_draws=64, rng=np.random.default_rng([4, 300, 2]))
         off = ends - kernel.field.flow(starts, 300)[:, None]
-        np.testing.assert_allclose(moved[convex], np.tile(off, (1, 2, 1)), atol=1e-12)
+        np.testing.assert_allclose(moved[convex], off, atol=1e-12)
 
 
 def test_few_chains_are_not_doubted():
@@ -95,3 +95,13 @@ def test_few_chains_are_not_doubted():
     assert predictive_draws(
         kernel, run.values[:4], np.zeros((4, 2, 2)), n_steps=9, seed=1
     ).shape == (4, 2, 2)
+
+
+def test_draws_of_the_field_are_shared_out_evenly():
+    problem = make_least_squares(n_samples=50, dim=2, noise=0.5, rng=0)
+    run = run_sgd(problem, [2.0, 1.0], step_size=0.05, n_steps=100, rng=2)
+    kernel = estimate_kernel(run, method="gradient-gp", lag=10)
+    moved = predictive_draws(kernel, run.values[:1], np.zeros((1, 250, 2)), n_steps=50, seed=1)
+    each = np.unique(moved[0, :, 0], return_counts=True)[1]
+    assert set(each) == {2, 3}
+    assert len(each) == 100

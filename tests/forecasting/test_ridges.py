@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 from numpy.polynomial.hermite_e import hermegauss
-from scipy.special import ndtr
+from scipy.special import erf, ndtr
 from tests.forecasting.test_curlfree import ROUND, fitted
 
 from sgdmc.forecasting.ridges import _arctangents, add_covariance, draw_ridges, ridge_gradients
@@ -52,11 +52,11 @@ def test_what_is_shared_is_the_mean_gradient():
     # E[w (Φ(w·x) − ½)] = E[φ(w·x)] x = x / √(2π (1 + |x|²)).
     w = np.random.default_rng(0).normal(size=(400_000, 2))
     mean = ((ndtr(x @ w.T) - 0.5) @ w) / len(w) * np.sqrt(2 * np.pi)
-    own, found = ridge_gradients(x, w[:1], np.ones(1))
+    own, found = ridge_gradients(x, w[:1].T.copy(), np.ones(1))
     np.testing.assert_allclose(own, (ndtr(x @ w[:1].T) - 0.5) @ w[:1])
     np.testing.assert_allclose(found, mean, atol=0.01)
     only = covariance(x, y, own=0.0, shared=3.0, stretch=stretch)
-    other = ridge_gradients(y, w[:1], np.ones(1))[1]
+    other = ridge_gradients(y, w[:1].T.copy(), np.ones(1))[1]
     np.testing.assert_allclose(
         only, 3.0 * np.einsum("pi,qj->piqj", found * stretch, other * stretch), rtol=1e-12
     )
@@ -83,6 +83,15 @@ def test_drawn_losses_have_the_covariance():
         np.cov(np.array(draws).T) / np.outer(unit, unit), whole / np.outer(unit, unit), atol=0.09
     )
     assert share.var() == pytest.approx(1.0, abs=0.1)
+
+
+def test_links_side_by_side():
+    x = np.concatenate([-np.logspace(-9, 9, 50), [0.0], np.logspace(-9, 9, 50)])[:, None]
+    weights = np.random.default_rng(0).normal(size=128)
+    found = ridge_gradients(x, np.ones((1, 128)), weights)[0]
+    # What of Φ lies beyond 7 is left out.
+    link = 0.5 * erf(x / np.sqrt(2))
+    np.testing.assert_allclose(found, link * weights.sum(), rtol=1e-10, atol=1e-20)
 
 
 def test_arctangents_side_by_side():

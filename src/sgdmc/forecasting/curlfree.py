@@ -24,11 +24,11 @@ __all__ = ["Mixture", "Posterior", "Prior", "Space", "fit_posterior"]
 
 Array = NDArray[np.float64]
 
-# Median and spread (of logarithms) of length scales in ranges, of what is not a parabola, with one
-# and without, and of the entries of H on and off its diagonal; of how far from zero a generalised
-# linear model saturates, over the reach of the points, and of what its directions do not share.
-# Gradients have a mean square of 1.
-_LENGTH, _LENGTH_BOUNDS = (np.log(0.4), 0.5), (np.log(0.1), np.log(4.0))
+# Median and spread (of logarithms) of length scales in ranges, and bounds around the median; of
+# what is not a parabola, with one and without, and of the entries of H on and off its diagonal; of
+# how far from zero a generalised linear model saturates, over the reach of the points, and of what
+# its directions do not share. Gradients have a mean square of 1.
+_LENGTH, _LENGTH_BOUNDS = (np.log(0.4), 0.5), (-np.log(4.0), np.log(10.0))
 _RIPPLE, _ALONE = (np.log(0.1), 1.5), (0.0, 2.0)
 _CURVATURE, _CROSSED = (np.log(0.5), 1.0), (np.log(0.5), 1.0)
 _SOFTNESS, _APART = (np.log(0.5), 1.0), (np.log(0.25), 1.0)
@@ -82,7 +82,7 @@ class Prior:
     space: Space
     theta: Array
 
-    @property
+    @cached_property
     def scales(self) -> tuple[Array, float, Array]:
         """Length scales, variance of the process, and variances of the parabola's parts (4,)."""
         dim, theta = len(self.space.zero), self.theta
@@ -97,7 +97,7 @@ class Prior:
             parts[:] = _SHIFT**2, _COMMON**2, on, on * np.exp(2 * theta[-2])
         return lengths, variance, parts
 
-    @property
+    @cached_property
     def bend(self) -> tuple[float, float, float]:
         """Softness of the generalised linear model, and variances: own and shared ones."""
         at = (len(self.space.zero) + 1) * self.ripple
@@ -217,12 +217,14 @@ class Mixture:
     weights: Array
 
     @classmethod
-    def of(cls, posteriors: Sequence[Posterior], odds: Sequence[float]) -> Mixture:
+    def of(
+        cls, posteriors: Sequence[Posterior], odds: Sequence[float], *, trust: float = 1.0
+    ) -> Mixture:
         """Weigh posteriors by evidence and prior odds; those below a twentieth are left out.
 
-        ``odds`` are logarithms, one for each.
+        ``odds`` are logarithms, one for each; ``trust`` is the power that evidence is raised to.
         """
-        evidence = np.array([p.evidence for p in posteriors]) + np.array(odds)
+        evidence = trust * np.array([p.evidence for p in posteriors]) + np.array(odds)
         weights = np.exp(evidence - evidence.max())
         kept = weights >= _LEAST_WEIGHT * weights.sum()
         picks = [p for p, keep in zip(posteriors, kept, strict=True) if keep]
@@ -253,6 +255,7 @@ def fit_posterior(
     parabola: bool,
     ripple: bool,
     ridges: bool,
+    longer: float = 1.0,
 ) -> Posterior:
     """Find the hyperparameters of largest posterior density.
 
@@ -263,14 +266,20 @@ def fit_posterior(
     space : Space
     parabola, ripple, ridges : bool
         As in :class:`Prior`; at least one of them.
+    longer : float
+        Length scales that are expected of the process, over the usual ones; gradients are expected
+        to be as much larger, so that curvature is as usual.
     """
     dim = points.shape[1]
     starts, bounds, beliefs = [], [], []
     if ripple:
-        amplitude = _RIPPLE if parabola else _ALONE
-        starts += [_LENGTH[0]] * dim + [amplitude[0]]
-        bounds += [_LENGTH_BOUNDS] * dim + [_AMPLITUDE_BOUNDS]
-        beliefs += [_LENGTH] * dim + [amplitude]
+        size, spread = _RIPPLE if parabola else _ALONE
+        by, middles = np.log(longer), [_LENGTH[0] + np.log(longer)] * dim
+        low, high = _LENGTH_BOUNDS
+        starts += [*middles, size + by]
+        bounds += [(middle + low, middle + high) for middle in middles]
+        bounds.append((_AMPLITUDE_BOUNDS[0], _AMPLITUDE_BOUNDS[1] + by))
+        beliefs += [(middle, _LENGTH[1]) for middle in middles] + [(size + by, spread)]
     if ridges:
         starts += [_SOFTNESS[0], _APART[0]]
         bounds += [_SOFTNESS_BOUNDS, _AMPLITUDE_BOUNDS]
@@ -281,7 +290,7 @@ def fit_posterior(
         beliefs += [_CURVATURE, _CROSSED]
     starts.append(_ERROR)
     bounds.append(_ERROR_BOUNDS)
-    middle, spread = np.array([*beliefs, (0.0, np.inf)]).T
+    means, spreads = np.array([*beliefs, (0.0, np.inf)]).T
     observed, diagonal = gradients.ravel(), noise.ravel()
     unit = np.eye(len(observed))
 
@@ -298,12 +307,12 @@ def fit_posterior(
             return 1e10, np.zeros_like(theta)
         inverse = cho_solve((factor, True), unit, check_finite=False)
         solved = inverse @ observed
-        off = (theta - middle) / spread
+        off = (theta - means) / spreads
         value = 0.5 * (observed @ solved + off @ off) + np.log(np.diag(factor)).sum()
         weight = 0.5 * (inverse - np.outer(solved, solved))
         square = weight.reshape(len(points), dim, len(points), dim)
         slopes = [*prior.slopes(points, square), 2 * prior.error * float(np.trace(weight))]
-        return float(value), np.array(slopes) + off / spread
+        return float(value), np.array(slopes) + off / spreads
 
     found = minimize(
         loss,

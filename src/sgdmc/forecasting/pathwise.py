@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
+from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
@@ -22,6 +24,14 @@ Array = NDArray[np.float64]
 
 # Waves in a draw of the process.
 _WAVES = 128
+# sin(2πu)/u for |u| ≤ ¼ as a polynomial in u²: right to 1e-13.
+_SINE = (
+    Chebyshev.interpolate(
+        lambda v: np.sin(2 * np.pi * np.sqrt(v)) / np.sqrt(v), 8, domain=[1e-300, 1 / 16]
+    )
+    .convert(kind=Polynomial, domain=[-1, 1])
+    .coef
+)
 
 
 @dataclass(frozen=True)
@@ -56,23 +66,23 @@ class Draw:
 class _Bends:
     """A draw of a prior's process and of its generalised linear model.
 
-    ``size`` multiplies both; ``frequencies`` (128, dim) and ``waves`` (2, 128), the weights of
-    cosines and of sines; ``ridges`` as :func:`sgdmc.forecasting.ridges.draw_ridges` draws them.
+    ``size`` multiplies both; the process is a sum of sines with ``frequencies`` (dim, 128) and
+    ``phases`` (128,) in turns, and ``amplitudes`` (128,); ``ridges`` as
+    :func:`sgdmc.forecasting.ridges.draw_ridges` draws them.
     """
 
     prior: Prior
     size: float
     frequencies: Array
-    waves: Array
+    phases: Array
+    amplitudes: Array
     ridges: tuple[Array, Array, Array]
 
     def __call__(self, z: Array) -> Array:
         """Gradient at points (m, dim)."""
         out = np.zeros_like(z)
         if self.prior.ripple:
-            phases = z @ self.frequencies.T
-            slopes = self.waves[1] * np.cos(phases) - self.waves[0] * np.sin(phases)
-            out += slopes @ self.frequencies
+            _add_slopes(z, self.frequencies, self.phases, self.amplitudes, out)
         if self.prior.ridges:
             _, own, shared = self.prior.bend
             directions, weights, share = self.ridges
@@ -105,9 +115,12 @@ def draw_fields(
     own = np.sqrt(parts[2]) * rng.standard_normal((n, dim))
     matrix = upper + np.swapaxes(upper, 1, 2) + own[:, :, None] * np.eye(dim)
     matrix += np.sqrt(parts[1]) * rng.standard_normal((n, 1, 1)) * prior.space.common
-    frequencies = rng.standard_normal((n, _WAVES, dim)) / lengths
-    waves = np.sqrt(variance / _WAVES) * rng.standard_normal((n, 2, _WAVES))
-    drawn = zip(frequencies, waves, zip(*draw_ridges(n, dim, rng), strict=True), strict=True)
+    frequencies = rng.standard_normal((n, dim, _WAVES)) / (2 * np.pi * lengths[:, None])
+    phases = rng.random((n, _WAVES))
+    amplitudes = np.sqrt(2 * variance / _WAVES * rng.standard_exponential((n, _WAVES)))
+    drawn = zip(
+        frequencies, phases, amplitudes, zip(*draw_ridges(n, dim, rng), strict=True), strict=True
+    )
     bends = [_Bends(prior, 1.0, *parts) for parts in drawn]
     seen = points @ matrix + shift[:, None]
     seen += np.sqrt(posterior.noise) * rng.standard_normal((n, k, dim))
@@ -122,3 +135,32 @@ def draw_fields(
         bent = replace(bends[d], size=float(size))
         draws.append(Draw(posterior, own_shift, own_matrix, solved[d], bent))
     return draws
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _add_slopes(z, frequencies, phases, amplitudes, out):  # type: ignore[no-untyped-def]
+    """Add the gradient of a sum of sines at each of ``z`` (m, dim).
+
+    ``frequencies`` (dim, n) and ``phases`` (n,) in turns: loops along the waves are side by side.
+    """
+    m, dim = z.shape
+    n = len(phases)
+    slope = np.empty(n)
+    for p in range(m):
+        slope[:] = phases
+        for i in range(dim):
+            for w in range(n):
+                slope[w] += z[p, i] * frequencies[i, w]
+        for w in range(n):
+            # cos(2πx) = sin(2πu), u = ¼ − |x − round(x)|.
+            u = 0.25 - abs(slope[w] - np.floor(slope[w] + 0.5))
+            square = u * u
+            y = _SINE[8]
+            for order in range(7, -1, -1):
+                y = y * square + _SINE[order]
+            slope[w] = 2.0 * np.pi * amplitudes[w] * u * y
+        for i in range(dim):
+            total = 0.0
+            for w in range(n):
+                total += slope[w] * frequencies[i, w]
+            out[p, i] += total

@@ -20,7 +20,7 @@ __all__ = ["predictive_draws"]
 Array = NDArray[np.float64]
 
 # Draws of a field behind the chains of a start.
-_DRAWS = 32
+_DRAWS = 100
 # Spread of a linear law over that of the draws, at least and at most.
 _SPREADS = (0.75, 10.0)
 # Observed iterates from which a kernel's own forecasts are judged: a run, in all; chains each,
@@ -58,7 +58,7 @@ def predictive_draws(
         ends = _ends(kernel.field, kernel.paths, starts, n_steps, min(n_chains, _DRAWS), rng)
         # Draws of the field lead elsewhere than its mean does.
         off = ends - kernel.field.flow(starts, n_steps)[:, None]
-        return np.asarray(samples + off[:, np.arange(n_chains) % off.shape[1]])
+        return np.asarray(samples + off[:, np.arange(n_chains) * off.shape[1] // n_chains])
     runs = tuple(np.asarray(p, dtype=np.float64).tobytes() for p in kernel.paths)
     points = np.asarray(starts, dtype=np.float64).tobytes()
     off, factor, spread = _deviations(
@@ -84,14 +84,15 @@ def _ends(
 ) -> Array:
     """Where draws of a field lead: (n_starts, n_draws, dim), the last few without convexity.
 
-    Runs that show no second basin do not show that there is none, unless that is known.
+    Runs that show no second basin do not show that there is none, unless that is known. Processes
+    of longer scales are nearly convex, which most draws are already.
     """
     doubtful = round(DOUBT * n_draws) if field.convex and not field.known else 0
     ends = field.ends(starts, n_steps, n_draws=n_draws - doubtful, rng=rng)
     if not doubtful:
         return ends
     other = GradientField.fit(paths, convex=False)
-    more = other.ends(starts, n_steps, n_draws=doubtful, rng=rng)
+    more = other.ends(starts, n_steps, n_draws=doubtful, rng=rng, longer=False)
     return np.concatenate([ends, more], axis=1)
 
 
