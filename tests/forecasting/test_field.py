@@ -41,9 +41,12 @@ def curls(steps, points, width):
 def spread_of(field, z, n=2000):
     """Standard deviation of draws of a step at points in ranges, in ranges: (m, dim)."""
     rng = np.random.default_rng(0)
-    pairs = zip(field.belief.posteriors, field.belief.shares(n), strict=True)
-    parts = [draw_fields(posterior, share, freedom=1e9, rng=rng) for posterior, share in pairs]
-    return np.std([draw(z - field.centre) * field.unit for part in parts for draw in part], axis=0)
+    parts = []
+    for posterior, share in zip(field.belief.posteriors, field.belief.shares(n), strict=True):
+        draws = draw_fields(posterior, share, freedom=1e9, rng=rng)
+        at, which = np.tile(z - field.centre, (share, 1)), np.repeat(np.arange(share), len(z))
+        parts.append(draws(at, which).reshape(share, *z.shape) * field.unit)
+    return np.concatenate(parts).std(axis=0)
 
 
 def weight_of_parabola_alone(field):
@@ -210,7 +213,8 @@ def test_projected_draws_of_a_convex_loss_lead_together():
     assert field.convex
     z = np.random.default_rng(0).uniform(-2, 2, size=(300, 2))
     wild = field.mean(z) + 0.2 * np.random.default_rng(1).normal(size=z.shape)
-    held = field._allowed(z, wild.copy(), field._seen[1])
+    which = np.zeros(len(z), dtype=np.int64)
+    held = field._allowed(z, wild.copy(), field._seen[1].T[None].copy(), which)
     before, after = rises(field, z, wild), rises(field, z, held)
     assert (before > 0.01).mean() > 0.3
     assert (after > 0.1 * before.max()).mean() < 0.02

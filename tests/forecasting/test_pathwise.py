@@ -22,6 +22,13 @@ def posterior_of(dim, kind, k=5):
     return Posterior(prior, points, factor, solved, noise, 0.0)
 
 
+def gradients(draws, z):
+    """Of every draw at every point: (n, m, dim)."""
+    n, m = len(draws), len(z)
+    found = draws(np.tile(z, (n, 1)), np.repeat(np.arange(n), m))
+    return found.reshape(n, *z.shape)
+
+
 def moments(posterior, z):
     across = posterior.prior.covariance(z, posterior.points)
     known = np.linalg.solve(posterior.factor @ posterior.factor.T, across.T)
@@ -36,7 +43,7 @@ def test_draws_have_the_mean_and_the_covariance_of_the_posterior(dim, kind):
     z = np.concatenate([posterior.points[:1], points_of(1, dim, seed=3), np.full((1, dim), 5.0)])
     n = 8000
     draws = draw_fields(posterior, n, freedom=GAUSSIAN, rng=np.random.default_rng(1))
-    values = np.stack([draw(z).ravel() for draw in draws])
+    values = gradients(draws, z).reshape(n, -1)
     mean, covariance = moments(posterior, z)
     unit = np.sqrt(np.diag(covariance))
     np.testing.assert_array_less(np.abs(values.mean(axis=0) - mean), 4.5 * unit / np.sqrt(n))
@@ -52,7 +59,7 @@ def test_tails_are_heavier_with_few_degrees_of_freedom():
     off = []
     for freedom in (GAUSSIAN, 8.0):
         draws = draw_fields(posterior, n, freedom=freedom, rng=np.random.default_rng(2))
-        off.append(np.array([draw(z)[0, 0] for draw in draws]) - mean[0])
+        off.append(gradients(draws, z)[:, 0, 0] - mean[0])
     assert off[0].var() == pytest.approx(covariance[0, 0], rel=0.05)
     assert off[1].var() == pytest.approx(covariance[0, 0] * 8 / 6, rel=0.08)
     assert abs(kurtosis(off[0])) < 0.2
@@ -64,11 +71,14 @@ def test_each_draw_is_a_gradient(dim):
     posterior = posterior_of(dim, (True, True, True))
     draws = draw_fields(posterior, 3, freedom=5.0, rng=np.random.default_rng(3))
     z, h = points_of(4, dim, seed=9), 1e-5
-    for draw in draws:
-        slopes = np.stack([(draw(z + h * e) - draw(z - h * e)) / (2 * h) for e in np.eye(dim)])
-        np.testing.assert_allclose(slopes, slopes.transpose(2, 1, 0), rtol=1e-6, atol=1e-6)
-        # Whichever other points are asked for beside it.
-        np.testing.assert_allclose(draw(z[2:3])[0], draw(z)[2], rtol=1e-12)
+    slopes = np.stack(
+        [(gradients(draws, z + h * e) - gradients(draws, z - h * e)) / (2 * h) for e in np.eye(dim)]
+    )
+    np.testing.assert_allclose(slopes, slopes.transpose(3, 1, 2, 0), rtol=1e-6, atol=1e-6)
+    # Whichever other points, and other draws, are asked for beside it.
+    whole = gradients(draws, z)
+    which = np.array([2, 0, 2, 1])
+    np.testing.assert_allclose(draws(z, which), whole[which, np.arange(4)], rtol=1e-12)
 
 
 def test_waves_side_by_side():
@@ -77,8 +87,11 @@ def test_waves_side_by_side():
     frequencies, amplitudes = rng.normal(size=(2, 128)), rng.normal(size=128)
     phases = np.concatenate([[0.0, 0.25, 0.5, 0.75, 1.0], rng.random(123)])
     found = np.ones_like(z)
-    _add_slopes(z, frequencies, phases, amplitudes, found)
-    slopes = amplitudes * np.cos(2 * np.pi * (z @ frequencies + phases))
+    which = np.array([0, 0, 1, 1, 0, 1, 1])
+    both = (np.stack([a, 2 * a]) for a in (frequencies, phases, amplitudes))
+    _add_slopes(z, which, *both, found)
+    by = 1.0 + which[:, None]
+    slopes = by**2 * amplitudes * np.cos(2 * np.pi * by * (z @ frequencies + phases))
     np.testing.assert_allclose(found, 1.0 + 2 * np.pi * slopes @ frequencies.T, atol=1e-9)
 
 
@@ -86,7 +99,7 @@ def test_draws_of_a_seed_are_the_same():
     posterior = posterior_of(2, (True, True, True))
     z = points_of(3, 2, seed=9)
     first, same, other = (
-        draw_fields(posterior, 2, freedom=5.0, rng=np.random.default_rng(s))[1](z)
+        gradients(draw_fields(posterior, 2, freedom=5.0, rng=np.random.default_rng(s)), z)
         for s in (4, 4, 5)
     )
     np.testing.assert_array_equal(first, same)

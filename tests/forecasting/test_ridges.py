@@ -8,7 +8,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from scipy.special import erf, ndtr
 from tests.forecasting.test_curlfree import ROUND, fitted
 
-from sgdmc.forecasting.ridges import _arctangents, add_covariance, draw_ridges, ridge_gradients
+from sgdmc.forecasting.ridges import _arctangents, add_covariance, add_ridges, draw_ridges
 
 
 def covariance(x, y, *, own=1.0, shared=0.0, stretch=None):
@@ -47,16 +47,26 @@ def test_small_parameters_have_the_covariance_of_a_parabola_and_large_ones_satur
     assert np.isfinite(covariance(1e6 * x, 1e6 * x)).all()
 
 
+def drawn_gradients(x, directions, weights, share=(0.0,), *, which=None, stretch=None):
+    out = np.zeros_like(x)
+    which = np.zeros(len(x), dtype=np.int64) if which is None else which
+    stretch = np.ones(x.shape[1]) if stretch is None else stretch
+    share = np.resize(np.array(share), len(weights))
+    add_ridges(x, which, np.array(directions), np.array(weights), share, stretch, out)
+    return out
+
+
 def test_what_is_shared_is_the_mean_gradient():
     x, y, stretch = points_of(3, 2, 1), points_of(2, 2, 2), np.array([2.0, 0.5])
     # E[w (Φ(w·x) − ½)] = E[φ(w·x)] x = x / √(2π (1 + |x|²)).
     w = np.random.default_rng(0).normal(size=(400_000, 2))
     mean = ((ndtr(x @ w.T) - 0.5) @ w) / len(w) * np.sqrt(2 * np.pi)
-    own, found = ridge_gradients(x, w[:1].T.copy(), np.ones(1))
-    np.testing.assert_allclose(own, (ndtr(x @ w[:1].T) - 0.5) @ w[:1])
+    np.testing.assert_allclose(
+        drawn_gradients(x, w[:1].T[None], [[1.0]]), (ndtr(x @ w[:1].T) - 0.5) @ w[:1]
+    )
+    found, other = (drawn_gradients(z, w[:1].T[None], [[0.0]], [1.0]) for z in (x, y))
     np.testing.assert_allclose(found, mean, atol=0.01)
     only = covariance(x, y, own=0.0, shared=3.0, stretch=stretch)
-    other = ridge_gradients(y, w[:1].T.copy(), np.ones(1))[1]
     np.testing.assert_allclose(
         only, 3.0 * np.einsum("pi,qj->piqj", found * stretch, other * stretch), rtol=1e-12
     )
@@ -76,11 +86,12 @@ def test_covariances_belong_to_gradients():
 def test_drawn_losses_have_the_covariance():
     x, n = points_of(2, 2, 5), 6000
     directions, weights, share = draw_ridges(n, 2, np.random.default_rng(3))
-    draws = [ridge_gradients(x, d, w)[0].ravel() for d, w in zip(directions, weights, strict=True)]
+    at, which = np.tile(x, (n, 1)), np.repeat(np.arange(n), 2)
+    draws = drawn_gradients(at, directions, weights, which=which).reshape(n, 4)
     whole = covariance(x, x).reshape(4, 4)
     unit = np.sqrt(np.diag(whole))
     np.testing.assert_allclose(
-        np.cov(np.array(draws).T) / np.outer(unit, unit), whole / np.outer(unit, unit), atol=0.09
+        np.cov(draws.T) / np.outer(unit, unit), whole / np.outer(unit, unit), atol=0.09
     )
     assert share.var() == pytest.approx(1.0, abs=0.1)
 
@@ -88,7 +99,7 @@ def test_drawn_losses_have_the_covariance():
 def test_links_side_by_side():
     x = np.concatenate([-np.logspace(-9, 9, 50), [0.0], np.logspace(-9, 9, 50)])[:, None]
     weights = np.random.default_rng(0).normal(size=128)
-    found = ridge_gradients(x, np.ones((1, 128)), weights)[0]
+    found = drawn_gradients(x, np.ones((1, 1, 128)), [weights])
     # What of Φ lies beyond 7 is left out.
     link = 0.5 * erf(x / np.sqrt(2))
     np.testing.assert_allclose(found, link * weights.sum(), rtol=1e-10, atol=1e-20)

@@ -170,12 +170,24 @@ class Posterior:
         """Mean gradient at points (m, dim)."""
         shift, matrix = self._line
         out = np.asarray(z @ matrix.T + shift)
-        self.add_bends(z, self.solved, out)
+        self.add_bends(z, self._weights, np.zeros(len(z), dtype=np.int64), out)
         return out
 
     @cached_property
     def _line(self) -> tuple[Array, Array]:
         return self.line(self.solved)
+
+    @cached_property
+    def _weights(self) -> Array:
+        return np.ascontiguousarray(self.solved.T)[None]
+
+    @cached_property
+    def _columns(self) -> tuple[Array, Array]:
+        """Points (dim, k), and as the generalised linear model sees them."""
+        points = np.ascontiguousarray(self.points.T)
+        if not self.prior.ridges:
+            return points, points
+        return points, np.ascontiguousarray(self.prior.from_zero(self.points).T)
 
     def line(self, solved: Array) -> tuple[Array, Array]:
         """Parabola's share in what weights (k, dim) of the points make: shift and matrix."""
@@ -187,18 +199,21 @@ class Posterior:
         matrix += parts[1] * float((common * outer).sum()) * common
         return parts[0] * solved.sum(axis=0), matrix
 
-    def add_bends(self, z: Array, solved: Array, out: Array) -> None:
-        """Add all but the parabola's share in what weights (k, dim) make at ``z`` (m, dim)."""
+    def add_bends(self, z: Array, weights: Array, which: NDArray[np.int64], out: Array) -> None:
+        """Add all but the parabola's share in what weights of the points make at ``z`` (m, dim).
+
+        ``weights`` (n, dim, k), and which of the n (m,) for each of ``z``: equal ones beside each
+        other.
+        """
         prior = self.prior
+        points, from_zero = self._columns
         if prior.ripple:
             lengths, variance, _ = prior.scales
-            turned = (np.ascontiguousarray(a.T) for a in (self.points, solved))
-            _add_ripple(z, *turned, lengths, variance, out)
+            _add_ripple(z, points, weights, which, lengths, variance, out)
         if prior.ridges:
             _, own, shared = prior.bend
-            unit, points = prior.space.stretch, prior.from_zero(self.points)
-            turned = (np.ascontiguousarray(a.T) for a in (points, solved * unit))
-            bends.add_mean(prior.from_zero(z), *turned, unit, own, shared, out)
+            unit = prior.space.stretch
+            bends.add_mean(prior.from_zero(z), from_zero, weights, which, unit, own, shared, out)
 
 
 @dataclass(frozen=True)
@@ -413,16 +428,17 @@ def _fill_near(at, points, lengths, variance, near, u):  # type: ignore[no-untyp
 
 
 @njit(cache=True, fastmath=True)
-def _add_ripple(z, points, solved, lengths, variance, out):  # type: ignore[no-untyped-def]
+def _add_ripple(z, points, weights, which, lengths, variance, out):  # type: ignore[no-untyped-def]
     """Add the process's share of the mean at each of ``z`` (m, dim).
 
-    ``points`` and ``solved`` are (dim, k).
+    ``points`` (dim, k); ``weights`` (n, dim, k), and which of them for each of ``z`` (m,).
     """
     m, dim = z.shape
     k = points.shape[1]
     near, along, u = np.empty(k), np.empty(k), np.empty((dim, k))
     for p in range(m):
         _fill_near(z[p], points, lengths, variance, near, u)
+        solved = weights[which[p]]
         along[:] = 0.0
         for i in range(dim):
             for q in range(k):

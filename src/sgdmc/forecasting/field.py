@@ -29,7 +29,7 @@ from sgdmc.forecasting.cells import Cells
 from sgdmc.forecasting.curlfree import Mixture, fit_posterior
 from sgdmc.forecasting.noise import saturation_odds, space_of
 from sgdmc.forecasting.paths import directions_of, ranges_of
-from sgdmc.forecasting.pathwise import Draw, draw_fields
+from sgdmc.forecasting.pathwise import Draws, draw_fields
 from sgdmc.forecasting.var import lagged_pairs, noise_at, noise_line, var1_fit
 
 __all__ = ["DOUBT", "GradientField"]
@@ -247,13 +247,18 @@ class GradientField:
 
     def mean(self, z: Array) -> Array:
         """Mean of a step at points in ranges (m, dim), in ranges."""
-        return self._allowed(z, self.belief.mean(z - self.centre) * self.unit, self._seen[1])
+        steps = self.belief.mean(z - self.centre) * self.unit
+        values = np.ascontiguousarray(self._seen[1].T)[None]
+        return self._allowed(z, steps, values, np.zeros(len(z), dtype=np.int64))
 
-    def _allowed(self, z: Array, steps: Array, seen: Array) -> Array:
-        """Move steps to the nearest ones that a convex ``f`` allows beside those that were seen."""
+    def _allowed(self, z: Array, steps: Array, values: Array, which: NDArray[np.int64]) -> Array:
+        """Move steps to the nearest ones that a convex ``f`` allows beside those that were seen.
+
+        ``values`` (n, dim, k) of what was seen, and which of the n for each step (m,).
+        """
         if self.convex:
-            turned = (np.ascontiguousarray(a.T) for a in (self._seen[0], seen))
-            _project(z, *turned, self.width**2, self.pull, steps)
+            points = np.ascontiguousarray(self._seen[0].T)
+            _project(z, points, values, which, self.width**2, self.pull, steps)
         return steps
 
     def flow(self, starts: Array, n_steps: float) -> Array:
@@ -331,24 +336,31 @@ class GradientField:
 
         return np.array(self.keep(found, starts, np.array([n_steps, n_draws, seed, longer])))
 
-    def _draw(self, belief: Mixture, n: int, rng: np.random.Generator) -> list[Draw]:
+    def _draw(self, belief: Mixture, n: int, rng: np.random.Generator) -> list[Draws]:
         pairs = zip(belief.posteriors, belief.shares(n), strict=True)
-        parts = [draw_fields(p, share, freedom=_FREEDOM, rng=rng) for p, share in pairs if share]
-        return [draw for part in parts for draw in part]
+        return [draw_fields(p, share, freedom=_FREEDOM, rng=rng) for p, share in pairs if share]
 
-    def _drawn_ends(self, starts: Array, n_steps: int, draws: Sequence[Draw]) -> Array:
-        n_draws = len(draws)
-        seen = [draw(self.belief.points) * self.unit for draw in draws]
+    def _drawn_ends(self, starts: Array, n_steps: int, draws: Sequence[Draws]) -> Array:
+        edges = np.cumsum([0, *(len(part) for part in draws)])
+        n_draws = int(edges[-1])
+
+        def steps_of(at: Array, which: NDArray[np.int64]) -> Array:
+            """Steps of draws, all of one beside each other, at points in ranges."""
+            found = np.searchsorted(which, edges)
+            parts = [
+                part(at[low:high] - self.centre, which[low:high] - first)
+                for part, first, low, high in zip(draws, edges, found[:-1], found[1:], strict=False)
+            ]
+            return np.concatenate(parts) * self.unit
+
+        points, k = self._seen[0], len(self._seen[0])
+        each = np.repeat(np.arange(n_draws), k)
+        seen = steps_of(np.tile(points, (n_draws, 1)), each).reshape(n_draws, k, -1)
+        values = np.ascontiguousarray(np.swapaxes(seen, 1, 2))
 
         def step_at(at: Array, which: NDArray[np.int64]) -> Array:
-            steps = np.empty_like(at)
-            # All starts of a draw lie beside each other.
-            edges = np.searchsorted(which, np.arange(n_draws + 1) * len(starts))
-            for d in np.flatnonzero(np.diff(edges)).tolist():
-                mine = slice(edges[d], edges[d + 1])
-                found = draws[d](at[mine] - self.centre) * self.unit
-                steps[mine] = self._allowed(at[mine], found, seen[d])
-            return steps
+            draw = which // len(starts)
+            return self._allowed(at, steps_of(at, draw), values, draw)
 
         found = self._follow(np.tile(starts, (n_draws, 1)), n_steps, step_at, coarser=_COARSER)
         return np.swapaxes(found.reshape(n_draws, len(starts), -1), 0, 1)
@@ -423,16 +435,17 @@ class _Candidates:
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _project(z, points, values, metric, pull, steps):  # type: ignore[no-untyped-def]
+def _project(z, points, values, which, metric, pull, steps):  # type: ignore[no-untyped-def]
     """Project steps (m, dim) in turn on the half-space that is violated most.
 
     Half-space ``q``: ``(step − value_q)·(z − point_q) ≤ −pull |z − point_q|²`` in the parameters'
-    own metric; ``points`` and ``values`` are (dim, k).
+    own metric; ``points`` are (dim, k), ``values`` (n, dim, k), which of these for each step (m,).
     """
     m, dim = z.shape
     k = points.shape[1]
     rise, square = np.empty(k), np.empty(k)
     for p in range(m):
+        value = values[which[p]]
         for _ in range(_PROJECTIONS):
             rise[:] = 0.0
             square[:] = 0.0
@@ -440,7 +453,7 @@ def _project(z, points, values, metric, pull, steps):  # type: ignore[no-untyped
                 at, step, unit = z[p, i], steps[p, i], metric[i]
                 for q in range(k):
                     gap = unit * (at - points[i, q])
-                    rise[q] += (step - values[i, q]) * gap
+                    rise[q] += (step - value[i, q]) * gap
                     square[q] += gap * (at - points[i, q])
             # By how much a step violates, squared: at least 0.
             by = 0.0

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
 from sgdmc.forecasting.curlfree import Posterior, Prior
-from sgdmc.forecasting.ridges import draw_ridges, ridge_gradients
+from sgdmc.forecasting.ridges import add_ridges, draw_ridges
 
-__all__ = ["Draw", "draw_fields"]
+__all__ = ["Draws", "draw_fields"]
 
 Array = NDArray[np.float64]
 
@@ -35,66 +35,72 @@ _SINE = (
 
 
 @dataclass(frozen=True)
-class Draw:
-    """A function drawn from a posterior.
+class Draws:
+    """Functions drawn from a posterior.
 
     Attributes
     ----------
     posterior : Posterior
-    shift, matrix : ndarray, shapes (dim,) and (dim, dim)
-        Of the draw's parabola.
-    solved : ndarray, shape (k, dim)
-        Weights of the covariances with the posterior's points.
+    shift, matrix : ndarray, shapes (n, dim) and (n, dim, dim)
+        Of each draw's parabola.
+    weights : ndarray, shape (n, dim, k)
+        Of the covariances with the posterior's points.
     bends : _Bends
-        Of the draw of the prior: all but the parabola.
+        Draws of the prior: all but the parabola.
     """
 
     posterior: Posterior
     shift: Array
     matrix: Array
-    solved: Array
+    weights: Array
     bends: _Bends
 
-    def __call__(self, z: Array) -> Array:
-        """Gradient at points (m, dim)."""
-        out = z @ self.matrix.T + self.shift + self.bends(z)
-        self.posterior.add_bends(z, self.solved, out)
+    def __len__(self) -> int:
+        return len(self.shift)
+
+    def __call__(self, z: Array, which: NDArray[np.int64]) -> Array:
+        """Gradients at points (m, dim), which of the draws for each (m,), equal ones together."""
+        out = np.einsum("pij,pj->pi", self.matrix[which], z) + self.shift[which]
+        self.bends.add(z, which, out)
+        self.posterior.add_bends(z, self.weights, which, out)
         return np.asarray(out)
 
 
 @dataclass(frozen=True)
 class _Bends:
-    """A draw of a prior's process and of its generalised linear model.
+    """Draws of a prior's process and of its generalised linear model.
 
-    ``size`` multiplies both; the process is a sum of sines with ``frequencies`` (dim, 128) and
-    ``phases`` (128,) in turns, and ``amplitudes`` (128,); ``ridges`` as
-    :func:`sgdmc.forecasting.ridges.draw_ridges` draws them.
+    The process is a sum of sines with ``frequencies`` (n, dim, 128) and ``phases`` (n, 128) in
+    turns, and ``amplitudes`` (n, 128); ``ridges`` as
+    :func:`sgdmc.forecasting.ridges.draw_ridges` draws them, in their own sizes.
     """
 
     prior: Prior
-    size: float
     frequencies: Array
     phases: Array
     amplitudes: Array
     ridges: tuple[Array, Array, Array]
 
-    def __call__(self, z: Array) -> Array:
-        """Gradient at points (m, dim)."""
-        out = np.zeros_like(z)
-        if self.prior.ripple:
-            _add_slopes(z, self.frequencies, self.phases, self.amplitudes, out)
-        if self.prior.ridges:
-            _, own, shared = self.prior.bend
-            directions, weights, share = self.ridges
-            each, common = ridge_gradients(self.prior.from_zero(z), directions, weights)
-            bent = np.sqrt(own) * each + np.sqrt(shared) * share * common
-            out += bent * self.prior.space.stretch
-        return self.size * out
+    def add(self, z: Array, which: NDArray[np.int64], out: Array) -> None:
+        """Add gradients at points (m, dim)."""
+        prior = self.prior
+        if prior.ripple:
+            _add_slopes(z, which, self.frequencies, self.phases, self.amplitudes, out)
+        if prior.ridges:
+            add_ridges(prior.from_zero(z), which, *self.ridges, prior.space.stretch, out)
+
+    def times(self, factors: Array) -> _Bends:
+        """Multiply each draw by a factor (n,)."""
+        directions, weights, share = self.ridges
+        by = factors[:, None]
+        return replace(
+            self,
+            amplitudes=self.amplitudes * by,
+            ridges=(directions, weights * by, share * factors),
+        )
 
 
-def draw_fields(
-    posterior: Posterior, n: int, *, freedom: float, rng: np.random.Generator
-) -> list[Draw]:
+def draw_fields(posterior: Posterior, n: int, *, freedom: float, rng: np.random.Generator) -> Draws:
     """Draw ``n`` functions.
 
     Parameters
@@ -112,45 +118,49 @@ def draw_fields(
     shift = np.sqrt(parts[0]) * rng.standard_normal((n, dim))
     # Each entry off the diagonal of H is one number for two.
     upper = np.triu(np.sqrt(parts[3] / 2) * rng.standard_normal((n, dim, dim)), 1)
-    own = np.sqrt(parts[2]) * rng.standard_normal((n, dim))
-    matrix = upper + np.swapaxes(upper, 1, 2) + own[:, :, None] * np.eye(dim)
+    on = np.sqrt(parts[2]) * rng.standard_normal((n, dim))
+    matrix = upper + np.swapaxes(upper, 1, 2) + on[:, :, None] * np.eye(dim)
     matrix += np.sqrt(parts[1]) * rng.standard_normal((n, 1, 1)) * prior.space.common
     frequencies = rng.standard_normal((n, dim, _WAVES)) / (2 * np.pi * lengths[:, None])
     phases = rng.random((n, _WAVES))
     amplitudes = np.sqrt(2 * variance / _WAVES * rng.standard_exponential((n, _WAVES)))
-    drawn = zip(
-        frequencies, phases, amplitudes, zip(*draw_ridges(n, dim, rng), strict=True), strict=True
-    )
-    bends = [_Bends(prior, 1.0, *parts) for parts in drawn]
+    directions, links, share = draw_ridges(n, dim, rng)
+    if prior.ridges:
+        _, own, shared = prior.bend
+        links, share = np.sqrt(own) * links, np.sqrt(shared) * share
+    bends = _Bends(prior, frequencies, phases, amplitudes, (directions, links, share))
     seen = points @ matrix + shift[:, None]
     seen += np.sqrt(posterior.noise) * rng.standard_normal((n, k, dim))
-    seen += np.stack([bend(points) for bend in bends])
+    bends.add(np.tile(points, (n, 1)), np.repeat(np.arange(n), k), seen.reshape(n * k, dim))
     moved = cho_solve((posterior.factor, True), seen.reshape(n, k * dim).T).T.reshape(n, k, dim)
     # How far each draw is off the mean, times its factor.
     solved = posterior.solved - heavier[:, None, None] * moved
-    draws = []
-    for d, size in enumerate(heavier):
-        line = posterior.line(solved[d])
-        own_shift, own_matrix = size * shift[d] + line[0], size * matrix[d] + line[1]
-        bent = replace(bends[d], size=float(size))
-        draws.append(Draw(posterior, own_shift, own_matrix, solved[d], bent))
-    return draws
+    lines = [posterior.line(part) for part in solved]
+    return Draws(
+        posterior,
+        heavier[:, None] * shift + np.array([line[0] for line in lines]).reshape(n, dim),
+        heavier[:, None, None] * matrix
+        + np.array([line[1] for line in lines]).reshape(n, dim, dim),
+        np.ascontiguousarray(np.swapaxes(solved, 1, 2)),
+        bends.times(heavier),
+    )
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _add_slopes(z, frequencies, phases, amplitudes, out):  # type: ignore[no-untyped-def]
-    """Add the gradient of a sum of sines at each of ``z`` (m, dim).
+def _add_slopes(z, which, frequencies, phases, amplitudes, out):  # type: ignore[no-untyped-def]
+    """Add the gradients of sums of sines, which of them for each (m,), at ``z`` (m, dim).
 
-    ``frequencies`` (dim, n) and ``phases`` (n,) in turns: loops along the waves are side by side.
+    ``frequencies`` (n, dim, 128) and ``phases`` (n, 128) in turns: loops go along the waves.
     """
     m, dim = z.shape
-    n = len(phases)
+    n = phases.shape[1]
     slope = np.empty(n)
     for p in range(m):
-        slope[:] = phases
+        d = which[p]
+        slope[:] = phases[d]
         for i in range(dim):
             for w in range(n):
-                slope[w] += z[p, i] * frequencies[i, w]
+                slope[w] += z[p, i] * frequencies[d, i, w]
         for w in range(n):
             # cos(2πx) = sin(2πu), u = ¼ − |x − round(x)|.
             u = 0.25 - abs(slope[w] - np.floor(slope[w] + 0.5))
@@ -158,9 +168,9 @@ def _add_slopes(z, frequencies, phases, amplitudes, out):  # type: ignore[no-unt
             y = _SINE[8]
             for order in range(7, -1, -1):
                 y = y * square + _SINE[order]
-            slope[w] = 2.0 * np.pi * amplitudes[w] * u * y
+            slope[w] = 2.0 * np.pi * amplitudes[d, w] * u * y
         for i in range(dim):
             total = 0.0
             for w in range(n):
-                total += slope[w] * frequencies[i, w]
+                total += slope[w] * frequencies[d, i, w]
             out[p, i] += total

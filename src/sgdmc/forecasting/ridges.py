@@ -17,7 +17,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-__all__ = ["add_covariance", "add_mean", "add_slopes", "draw_ridges", "ridge_gradients"]
+__all__ = ["add_covariance", "add_mean", "add_ridges", "add_slopes", "draw_ridges"]
 
 Array = NDArray[np.float64]
 
@@ -45,24 +45,24 @@ def draw_ridges(n: int, dim: int, rng: np.random.Generator) -> tuple[Array, Arra
     )
 
 
-def ridge_gradients(x: Array, directions: Array, weights: Array) -> tuple[Array, Array]:
-    """Gradient at ``x`` (m, dim) of a drawn loss, and of what all directions share."""
-    own = np.zeros_like(x)
-    _add_links(x, directions, weights, own)
-    return own, x / np.sqrt(1.0 + (x**2).sum(axis=1, keepdims=True))
-
-
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _add_links(x, directions, weights, out):  # type: ignore[no-untyped-def]
-    """Add ``Σ v_k (Φ(w_k·x) − ½) w_k`` at each of ``x`` (m, dim): ``directions`` (dim, n)."""
+def add_ridges(x, which, directions, weights, share, stretch, out):  # type: ignore[no-untyped-def]
+    """Add the gradients at ``x`` (m, dim) of drawn losses to ``out`` (m, dim).
+
+    ``Σ v_k (Φ(w_k·x) − ½) w_k`` and a share of ``x/√(1 + |x|²)``, times ``stretch`` (dim,); which
+    of the draws for each of ``x`` (m,), and these as :func:`draw_ridges` makes them.
+    """
     m, dim = x.shape
-    n = len(weights)
+    n = weights.shape[1]
     link = np.empty(n)
     for p in range(m):
+        d = which[p]
         link[:] = 0.0
+        square = 1.0
         for i in range(dim):
+            square += x[p, i] * x[p, i]
             for k in range(n):
-                link[k] += x[p, i] * directions[i, k]
+                link[k] += x[p, i] * directions[d, i, k]
         for k in range(n):
             score = min(max(link[k], -_FAR), _FAR)
             turn = 4.0 * score * score / _FAR**2 - 2.0
@@ -70,12 +70,13 @@ def _add_links(x, directions, weights, out):  # type: ignore[no-untyped-def]
             last, before = _LINK[28], 0.0
             for order in range(27, 0, -1):
                 last, before = turn * last - before + _LINK[order], last
-            link[k] = weights[k] * score * (0.5 * turn * last - before + _LINK[0])
+            link[k] = weights[d, k] * score * (0.5 * turn * last - before + _LINK[0])
+        common = share[d] / np.sqrt(square)
         for i in range(dim):
-            total = 0.0
+            total = common * x[p, i]
             for k in range(n):
-                total += link[k] * directions[i, k]
-            out[p, i] += total
+                total += link[k] * directions[d, i, k]
+            out[p, i] += stretch[i] * total
 
 
 @njit(cache=True, error_model="numpy")
@@ -150,24 +151,31 @@ def _bracket(x, y, i, j, left, right):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def add_mean(x, points, solved, stretch, own, shared, out):  # type: ignore[no-untyped-def]
+def add_mean(x, points, weights, which, stretch, own, shared, out):  # type: ignore[no-untyped-def]
     """Add what weights of points make at ``x`` (m, dim) to ``out`` (m, dim).
 
-    ``points`` and ``solved`` (dim, k), ``solved`` times ``stretch``.
+    ``points`` (dim, k); ``weights`` (n, dim, k), and which of them for each of ``x`` (m,), equal
+    ones beside each other.
     """
     dim, k = points.shape
-    length, known = np.ones(k), np.zeros(k)
+    length, known, solved = np.ones(k), np.empty(k), np.empty((dim, k))
     for i in range(dim):
         for q in range(k):
             length[q] += points[i, q] * points[i, q]
-            known[q] += points[i, q] * solved[i, q]
-    total = 0.0
-    for q in range(k):
-        total += known[q] / np.sqrt(length[q])
     shorter, scale = 1.0 / length, own / (2.0 * np.pi)
+    last, total = -1, 0.0
     dot, here, tangent, small = np.empty(k), np.empty(k), np.empty(k), np.empty(k)
     angle, along, aside = np.empty(k), np.empty(k), np.empty(k)
     for p in range(x.shape[0]):
+        if which[p] != last:
+            last, total = which[p], 0.0
+            known[:] = 0.0
+            for i in range(dim):
+                for q in range(k):
+                    solved[i, q] = weights[last, i, q] * stretch[i]
+                    known[q] += points[i, q] * solved[i, q]
+            for q in range(k):
+                total += known[q] / np.sqrt(length[q])
         a = 1.0
         dot[:] = 0.0
         here[:] = 0.0
