@@ -10,14 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from sgdmc._core.words import counted, listed
 from sgdmc.chain.grid import Grid
 
-__all__ = ["Coordinates", "JointKernel", "Kernel", "lag_schedule"]
+__all__ = ["Coordinates", "JointKernel", "Kernel", "describe_kernel", "lag_schedule"]
 
 # Probabilities that draws do not see: of a row, and of a law. Their products are normal numbers in
 # single precision; those that are not take a processor a hundred times as long.
@@ -75,6 +77,16 @@ class Coordinates:
         return np.asarray(self.offset + values @ self.basis.T)
 
 
+def describe_kernel(kernel: Any) -> str:
+    """Put a kernel in a line: of what it is, and how it was made."""
+    labels = {"coupling": kernel.coupling, "completion": kernel.completion}
+    made = "".join(f", {k} {v}" for k, v in labels.items() if v != "none")
+    return (
+        f"{type(kernel).__name__}({listed(kernel.names)}, {counted(kernel.lag, 'step')} ahead; "
+        f"{kernel.method}{made}, from {counted(len(kernel.paths), 'run')})"
+    )
+
+
 @dataclass(frozen=True)
 class Kernel:
     """Diagonal blocks of SGD's kernel: one finite chain a coordinate.
@@ -117,6 +129,8 @@ class Kernel:
     names: tuple[str, ...]
     paths: tuple[NDArray[np.float64], ...]
     notes: tuple[str, ...] = ()
+
+    __repr__ = describe_kernel
 
     @property
     def dim(self) -> int:
@@ -275,6 +289,8 @@ class JointKernel:
     completion: str = "none"
     coupling: str = "joint"
     notes: tuple[str, ...] = ()
+
+    __repr__ = describe_kernel
 
     def advance(
         self, starts: NDArray[np.float64], *, n_steps: int, n_chains: int, rng: np.random.Generator

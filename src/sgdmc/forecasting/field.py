@@ -25,6 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from sgdmc._core.words import counted
 from sgdmc.forecasting.cells import Cells
 from sgdmc.forecasting.curlfree import Mixture, fit_posterior
 from sgdmc.forecasting.noise import saturation_odds, space_of
@@ -107,6 +108,12 @@ class GradientField:
     ascent: float
     pull: float
     _kept: dict[bytes, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        points, dim = self.belief.points.shape
+        return (
+            f"GradientField({counted(dim, 'direction')}, {counted(points, 'point')}; {self.kind})"
+        )
 
     @classmethod
     def fit(cls, paths: Sequence[Array], *, convex: bool | None = None) -> GradientField:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sgdmc._core.words import counted
 from sgdmc.chain.kernel import JointKernel, Kernel
 from sgdmc.forecasting.predictive import predictive_draws
 
@@ -70,6 +71,13 @@ class Forecast:
     n_steps: int
     samples: NDArray[np.float64]
     seed: int
+
+    def __repr__(self) -> str:
+        n_starts, n_chains, _ = self.samples.shape
+        return (
+            f"Forecast({counted(self.n_steps, 'step')} from {counted(n_starts, 'start')}, "
+            f"{counted(n_chains, 'draw')} each; {self.kernel!r})"
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from sgdmc.chain.kernel import lag_schedule
+from sgdmc.chain.kernel import describe_kernel, lag_schedule
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.table import FlowTable
 from sgdmc.forecasting.var import lagged_pairs
@@ -91,6 +91,8 @@ class GradientKernel:
     method: str = "gradient-gp"
     completion: str = "none"
     coupling: str = "joint"
+
+    __repr__ = describe_kernel
 
     @classmethod
     def fit(

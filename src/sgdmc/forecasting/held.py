@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgdmc.chain.grid import Grid
-from sgdmc.chain.kernel import Coordinates, Kernel
+from sgdmc.chain.kernel import Coordinates, Kernel, describe_kernel
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.gradient import follow_field, residuals_of, root_covariance
 
@@ -45,6 +45,8 @@ class FieldKernel:
     spread: Array
     notes: tuple[str, ...] = ()
     coupling: str = "field"
+
+    __repr__ = describe_kernel
 
     @property
     def blocks(self) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sgdmc.chain.kernel import lag_schedule
+from sgdmc.chain.kernel import describe_kernel, lag_schedule
 from sgdmc.forecasting.var import lagged_pairs, stable, var1_fit
 
 __all__ = ["STEPPED", "SteppedKernel", "stepped_kernel"]
@@ -45,6 +45,8 @@ class SteppedKernel:
     notes: tuple[str, ...] = ()
     completion: str = "none"
     coupling: str = "joint"
+
+    __repr__ = describe_kernel
 
     def advance(
         self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator

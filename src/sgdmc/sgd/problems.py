@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sgdmc._core import validate
+from sgdmc._core.words import counted
 from sgdmc.sgd.interface import BuiltinProblem, Problem
 
 __all__ = [
@@ -27,6 +28,12 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+
+
+def _describe(problem: Any) -> str:
+    l2 = f", l2={problem.l2:g}" if problem.l2 else ""
+    size = f"{counted(problem.n_samples, 'sample')}, {counted(problem.dim, 'parameter')}"
+    return f"{type(problem).__name__}({size}{l2})"
 
 
 class _Linear:
@@ -106,6 +113,8 @@ class LeastSquares(_Linear):
     kind = "least_squares"
     l2 = 0.0
 
+    __repr__ = _describe
+
     def __post_init__(self) -> None:
         self._set_data()
 
@@ -162,6 +171,8 @@ class LogisticRegression(_Linear):
     y: Floats
     l2: float = 0.0
     kind = "logistic"
+
+    __repr__ = _describe
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "l2", validate.as_positive("l2", self.l2, zero=True))
@@ -224,6 +235,8 @@ class SineRegression:
     y: Floats
     kind = "sine"
     l2 = 0.0
+
+    __repr__ = _describe
 
     def __post_init__(self) -> None:
         x = validate.as_floats("x", self.x, ndim=1)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sgdmc._core.words import counted, listed
+
 __all__ = ["DivergedError", "Run", "RunFileError", "load_run"]
 
 _RUN_COLUMNS = ("run", "chain", "seed")
@@ -59,6 +61,16 @@ class Run:
     thin: int = 1
     source: str = "array"
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shortest, longest = int(self.lengths.min()), int(self.lengths.max())
+        length = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+        known = {"step_size": self.step_size, "batch_size": self.batch_size}
+        made = "".join(f", {k}={v}" for k, v in known.items() if v is not None)
+        return (
+            f"Run({counted(len(self.lengths), 'run')} of {length} iterates of "
+            f"{listed(self.names)}{made}; from {self.source})"
+        )
 
     @classmethod
     def from_array(
