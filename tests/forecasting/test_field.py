@@ -214,7 +214,7 @@ def test_projected_draws_of_a_convex_loss_lead_together():
     z = np.random.default_rng(0).uniform(-2, 2, size=(300, 2))
     wild = field.mean(z) + 0.2 * np.random.default_rng(1).normal(size=z.shape)
     which = np.zeros(len(z), dtype=np.int64)
-    held = field._allowed(z, wild.copy(), field._seen[1].T[None].copy(), which)
+    held = field._allowed(z, wild.copy(), field._seen[1], which)
     before, after = rises(field, z, wild), rises(field, z, held)
     assert (before > 0.01).mean() > 0.3
     assert (after > 0.1 * before.max()).mean() < 0.02

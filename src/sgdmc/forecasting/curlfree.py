@@ -182,12 +182,12 @@ class Posterior:
         return np.ascontiguousarray(self.solved.T)[None]
 
     @cached_property
-    def _columns(self) -> tuple[Array, Array]:
-        """Points (dim, k), and as the generalised linear model sees them."""
-        points = np.ascontiguousarray(self.points.T)
-        if not self.prior.ridges:
-            return points, points
-        return points, np.ascontiguousarray(self.prior.from_zero(self.points).T)
+    def _columns(self) -> Array:
+        return np.ascontiguousarray(self.points.T)
+
+    @cached_property
+    def _columns_from_zero(self) -> Array:
+        return np.ascontiguousarray(self.prior.from_zero(self.points).T)
 
     def line(self, solved: Array) -> tuple[Array, Array]:
         """Parabola's share in what weights (k, dim) of the points make: shift and matrix."""
@@ -206,14 +206,13 @@ class Posterior:
         other.
         """
         prior = self.prior
-        points, from_zero = self._columns
         if prior.ripple:
             lengths, variance, _ = prior.scales
-            _add_ripple(z, points, weights, which, lengths, variance, out)
+            _add_ripple(z, self._columns, weights, which, lengths, variance, out)
         if prior.ridges:
             _, own, shared = prior.bend
-            unit = prior.space.stretch
-            bends.add_mean(prior.from_zero(z), from_zero, weights, which, unit, own, shared, out)
+            x, points, unit = prior.from_zero(z), self._columns_from_zero, prior.space.stretch
+            bends.add_mean(x, points, weights, which, unit, own, shared, out)
 
 
 @dataclass(frozen=True)
@@ -288,13 +287,12 @@ def fit_posterior(
     dim = points.shape[1]
     starts, bounds, beliefs = [], [], []
     if ripple:
-        size, spread = _RIPPLE if parabola else _ALONE
-        by, middles = np.log(longer), [_LENGTH[0] + np.log(longer)] * dim
-        low, high = _LENGTH_BOUNDS
-        starts += [*middles, size + by]
-        bounds += [(middle + low, middle + high) for middle in middles]
-        bounds.append((_AMPLITUDE_BOUNDS[0], _AMPLITUDE_BOUNDS[1] + by))
-        beliefs += [(middle, _LENGTH[1]) for middle in middles] + [(size + by, spread)]
+        by = np.log(longer)
+        length, amplitude = _LENGTH[0] + by, (_RIPPLE if parabola else _ALONE)
+        (low, high), (least, most) = _LENGTH_BOUNDS, _AMPLITUDE_BOUNDS
+        starts += [length] * dim + [amplitude[0] + by]
+        bounds += [(length + low, length + high)] * dim + [(least, most + by)]
+        beliefs += [(length, _LENGTH[1])] * dim + [(amplitude[0] + by, amplitude[1])]
     if ridges:
         starts += [_SOFTNESS[0], _APART[0]]
         bounds += [_SOFTNESS_BOUNDS, _AMPLITUDE_BOUNDS]

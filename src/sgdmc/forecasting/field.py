@@ -111,9 +111,8 @@ class GradientField:
 
     def __repr__(self) -> str:
         points, dim = self.belief.points.shape
-        return (
-            f"GradientField({counted(dim, 'direction')}, {counted(points, 'point')}; {self.kind})"
-        )
+        size = f"{counted(dim, 'direction')}, {counted(points, 'point')}"
+        return f"GradientField({size}; {self.kind})"
 
     @classmethod
     def fit(cls, paths: Sequence[Array], *, convex: bool | None = None) -> GradientField:
@@ -248,15 +247,15 @@ class GradientField:
 
     @cached_property
     def _seen(self) -> tuple[Array, Array]:
-        """Points in ranges (k, dim) of the steps that the field was fitted to, and its own."""
+        """Points in ranges (k, dim) of the steps that it was fitted to, and its own (1, dim, k)."""
         points = self.belief.points
-        return points + self.centre, self.belief.mean(points) * self.unit
+        steps = self.belief.mean(points) * self.unit
+        return points + self.centre, np.ascontiguousarray(steps.T)[None]
 
     def mean(self, z: Array) -> Array:
         """Mean of a step at points in ranges (m, dim), in ranges."""
         steps = self.belief.mean(z - self.centre) * self.unit
-        values = np.ascontiguousarray(self._seen[1].T)[None]
-        return self._allowed(z, steps, values, np.zeros(len(z), dtype=np.int64))
+        return self._allowed(z, steps, self._seen[1], np.zeros(len(z), dtype=np.int64))
 
     def _allowed(self, z: Array, steps: Array, values: Array, which: NDArray[np.int64]) -> Array:
         """Move steps to the nearest ones that a convex ``f`` allows beside those that were seen.
@@ -356,13 +355,15 @@ class GradientField:
             found = np.searchsorted(which, edges)
             parts = [
                 part(at[low:high] - self.centre, which[low:high] - first)
-                for part, first, low, high in zip(draws, edges, found[:-1], found[1:], strict=False)
+                for part, first, low, high in zip(
+                    draws, edges[:-1], found[:-1], found[1:], strict=True
+                )
             ]
             return np.concatenate(parts) * self.unit
 
-        points, k = self._seen[0], len(self._seen[0])
-        each = np.repeat(np.arange(n_draws), k)
-        seen = steps_of(np.tile(points, (n_draws, 1)), each).reshape(n_draws, k, -1)
+        points = self._seen[0]
+        each = np.repeat(np.arange(n_draws), len(points))
+        seen = steps_of(np.tile(points, (n_draws, 1)), each).reshape(n_draws, *points.shape)
         values = np.ascontiguousarray(np.swapaxes(seen, 1, 2))
 
         def step_at(at: Array, which: NDArray[np.int64]) -> Array:

@@ -115,7 +115,7 @@ class Forecast:
                 out[a, i] = np.histogram(draws[a, :, i], bins=edges[i])[0] / draws.shape[1]
         return out, edges
 
-    @property
+    @cached_property
     def minima(self) -> NDArray[np.float64]:
         """Where each start most likely ends: the densest of its draws, shape (n_starts, dim).
 

@@ -7,7 +7,7 @@ process's own draws are sums of waves (A. Rahimi, B. Recht, NeurIPS 20, 2007).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -89,16 +89,6 @@ class _Bends:
         if prior.ridges:
             add_ridges(prior.from_zero(z), which, *self.ridges, prior.space.stretch, out)
 
-    def times(self, factors: Array) -> _Bends:
-        """Multiply each draw by a factor (n,)."""
-        directions, weights, share = self.ridges
-        by = factors[:, None]
-        return replace(
-            self,
-            amplitudes=self.amplitudes * by,
-            ridges=(directions, weights * by, share * factors),
-        )
-
 
 def draw_fields(posterior: Posterior, n: int, *, freedom: float, rng: np.random.Generator) -> Draws:
     """Draw ``n`` functions.
@@ -114,36 +104,32 @@ def draw_fields(posterior: Posterior, n: int, *, freedom: float, rng: np.random.
     prior, points = posterior.prior, posterior.points
     k, dim = points.shape
     lengths, variance, parts = prior.scales
+    # What is drawn of the prior and of the noise, times its factor, is how far off the mean it is.
     heavier = np.sqrt(freedom / rng.chisquare(freedom, size=n))
-    shift = np.sqrt(parts[0]) * rng.standard_normal((n, dim))
+    by, times = heavier[:, None], heavier[:, None, None]
+    shift = by * np.sqrt(parts[0]) * rng.standard_normal((n, dim))
     # Each entry off the diagonal of H is one number for two.
     upper = np.triu(np.sqrt(parts[3] / 2) * rng.standard_normal((n, dim, dim)), 1)
     on = np.sqrt(parts[2]) * rng.standard_normal((n, dim))
     matrix = upper + np.swapaxes(upper, 1, 2) + on[:, :, None] * np.eye(dim)
     matrix += np.sqrt(parts[1]) * rng.standard_normal((n, 1, 1)) * prior.space.common
+    matrix *= times
     frequencies = rng.standard_normal((n, dim, _WAVES)) / (2 * np.pi * lengths[:, None])
     phases = rng.random((n, _WAVES))
-    amplitudes = np.sqrt(2 * variance / _WAVES * rng.standard_exponential((n, _WAVES)))
+    amplitudes = by * np.sqrt(2 * variance / _WAVES * rng.standard_exponential((n, _WAVES)))
     directions, links, share = draw_ridges(n, dim, rng)
     if prior.ridges:
         _, own, shared = prior.bend
-        links, share = np.sqrt(own) * links, np.sqrt(shared) * share
+        links, share = by * np.sqrt(own) * links, heavier * np.sqrt(shared) * share
     bends = _Bends(prior, frequencies, phases, amplitudes, (directions, links, share))
     seen = points @ matrix + shift[:, None]
-    seen += np.sqrt(posterior.noise) * rng.standard_normal((n, k, dim))
+    seen += times * np.sqrt(posterior.noise) * rng.standard_normal((n, k, dim))
     bends.add(np.tile(points, (n, 1)), np.repeat(np.arange(n), k), seen.reshape(n * k, dim))
     moved = cho_solve((posterior.factor, True), seen.reshape(n, k * dim).T).T.reshape(n, k, dim)
-    # How far each draw is off the mean, times its factor.
-    solved = posterior.solved - heavier[:, None, None] * moved
-    lines = [posterior.line(part) for part in solved]
-    return Draws(
-        posterior,
-        heavier[:, None] * shift + np.array([line[0] for line in lines]).reshape(n, dim),
-        heavier[:, None, None] * matrix
-        + np.array([line[1] for line in lines]).reshape(n, dim, dim),
-        np.ascontiguousarray(np.swapaxes(solved, 1, 2)),
-        bends.times(heavier),
-    )
+    solved = posterior.solved - moved
+    shifts, matrices = zip(*(posterior.line(part) for part in solved), strict=True)
+    weights = np.ascontiguousarray(np.swapaxes(solved, 1, 2))
+    return Draws(posterior, shift + np.stack(shifts), matrix + np.stack(matrices), weights, bends)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
