@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgdmc.chain.kernel import JointKernel
-from sgdmc.forecasting.field import DOUBT, GradientField
+from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.gradient import GradientKernel
 from sgdmc.forecasting.held import FieldKernel
 from sgdmc.forecasting.var import law_deviations
@@ -84,16 +84,24 @@ def _ends(
 ) -> Array:
     """Where draws of a field lead: (n_starts, n_draws, dim), the last few without convexity.
 
-    Runs that show no second basin do not show that there is none, unless that is known. Processes
-    of longer scales are nearly convex, which most draws are already.
+    Runs that show no second basin do not show that there is none, unless that is known.
     """
-    doubtful = round(DOUBT * n_draws) if field.convex and not field.known else 0
-    ends = field.ends(starts, n_steps, n_draws=n_draws - doubtful, rng=rng)
-    if not doubtful:
+    doubtful = np.round(field.doubt(starts) * n_draws).astype(int)
+    ends = field.ends(starts, n_steps, n_draws=n_draws - doubtful.min(), rng=rng)
+    if not doubtful.any():
         return ends
     other = GradientField.fit(paths, convex=False)
-    more = other.ends(starts, n_steps, n_draws=doubtful, rng=rng, longer=False)
-    return np.concatenate([ends, more], axis=1)
+    more = other.ends(starts, n_steps, n_draws=int(doubtful.max()), rng=rng)
+    found = np.empty((len(starts), n_draws, starts.shape[1]))
+    for at, n in enumerate(doubtful.tolist()):
+        found[at, : n_draws - n] = _spread(ends[at], n_draws - n)
+        found[at, n_draws - n :] = _spread(more[at], n)
+    return found
+
+
+def _spread(draws: Array, n: int) -> Array:
+    """Pick ``n`` draws evenly: they stand in the order of what they are draws of."""
+    return draws[np.arange(n) * len(draws) // max(n, 1)]
 
 
 @lru_cache(maxsize=8)
