@@ -1,5 +1,7 @@
 """The gradient's field: no curl, parabolas that go on, ridges between wells, doubt far away."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.forecasting.wells import STARTS, STEP, gradient, two_wells
@@ -239,7 +241,7 @@ def test_one_long_flow_is_many_short_ones(wells, drawn):
     def flow(at, n_steps):
         return wells._drawn_ends(at, n_steps, draw)[:, 0] if drawn else wells.flow(at, n_steps)
 
-    draw = wells._draw(wells.drawn, 1, np.random.default_rng(3))
+    draw = wells._draw(1, np.random.default_rng(3))
     long, short = flow(starts, 300), starts
     for _ in range(20):
         short = flow(short, 15)
@@ -422,14 +424,21 @@ def test_units_do_not_decide_what_moves(unit):
     assert directions_of([path]).shape == (3, 1)
 
 
+def own_scale(field):
+    """The field whose draws bend over the runs' own scale alone."""
+    return replace(field, drawn=field.belief, _kept={})
+
+
 # Over long scales more of them slope away than within the runs' own.
 @pytest.mark.parametrize(("longer", "away"), [(False, 0.1), (True, 0.2)])
 def test_draws_come_to_rest_in_minima_of_their_own(longer, away):
     alone = two_wells(STARTS[:1], n_steps=300)
     field = GradientField.fit(alone, convex=False)
+    if not longer:
+        field = own_scale(field)
     starts = np.random.default_rng(1).uniform(-1.5, 1.5, size=(20, 2))
     early, late = (
-        field.ends(starts, n_steps, n_draws=32, rng=np.random.default_rng(2), longer=longer)
+        field.ends(starts, n_steps, n_draws=32, rng=np.random.default_rng(2))
         for n_steps in (2_000, 20_000)
     )
     assert (np.abs(late - early) / field.width < 0.02).all(axis=2).mean() > 0.9
@@ -455,8 +464,8 @@ def test_a_field_that_is_not_convex_may_bend_over_longer_scales_than_the_runs():
     far = -alone[0][:1]
     np.testing.assert_allclose(field.flow(far, 300), far, atol=1e-6)
     near, wide = (
-        field.ends(far, 300, n_draws=200, rng=np.random.default_rng(0), longer=longer)
-        for longer in (False, True)
+        each.ends(far, 300, n_draws=200, rng=np.random.default_rng(0))
+        for each in (own_scale(field), field)
     )
     spread = [np.abs(ends - far[:, None]).max(axis=2).mean() for ends in (near, wide)]
     assert spread[1] > 1.5 * spread[0]
@@ -473,3 +482,21 @@ def test_runs_that_never_moved_stay_in_every_draw():
         ends = field.ends(starts, 500, n_draws=8, rng=np.random.default_rng(0))
         np.testing.assert_array_equal(ends, np.repeat(starts[:, None], 8, axis=1))
         np.testing.assert_array_equal(field.flow(starts, 500), starts)
+
+
+def test_doubt_grows_with_the_distance_from_the_runs():
+    runs = on_a_quadratic(0.05, n_runs=2, n_steps=100)
+    field = GradientField.fit(runs)
+    at = runs[0][:1]
+    away = at + field.width * np.array([[0.0, 0.0], [1.0, 1.0], [3.0, 3.0], [50.0, -80.0]])
+    doubt = field.doubt(away)
+    assert (np.diff(doubt) > 0).all()
+    assert doubt[0] < 0.1
+    assert doubt[-1] > 0.99
+    # In the parameters' own units, whatever they are.
+    units = np.array([1e-6, 1e3])
+    other = GradientField.fit([run * units for run in runs])
+    np.testing.assert_allclose(other.doubt(away * units), doubt, rtol=0.02)
+    for convex in (True, False):
+        assert not GradientField.fit(runs, convex=convex).doubt(away).any()
+    assert not GradientField.fit(two_wells(STARTS)).doubt(STARTS).any()
