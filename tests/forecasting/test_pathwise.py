@@ -1,5 +1,7 @@
 """Draws of a field have the posterior's mean and covariance, and are functions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import kurtosis
@@ -104,3 +106,39 @@ def test_draws_of_a_seed_are_the_same():
     )
     np.testing.assert_array_equal(first, same)
     assert not np.allclose(first, other)
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[1]])
+def test_a_louder_process_is_larger_beyond_the_same_gradients(dim, kind):
+    posterior = posterior_of(dim, kind)
+    # The process has three times the deviation, and all else is as it was.
+    prior, louder = posterior.prior, posterior.louder(3.0).prior
+    (lengths, variance, parts), (same, larger, rest) = prior.scales, louder.scales
+    np.testing.assert_array_equal(same, lengths)
+    np.testing.assert_allclose(larger, 9.0 * variance)
+    np.testing.assert_array_equal(rest, parts)
+    # Moments are those that the observed gradients make of that prior.
+    points, k = posterior.points, len(posterior.points)
+    observed = (posterior.factor @ posterior.factor.T) @ posterior.solved.ravel()
+    z = points_of(4, dim, seed=3)
+    across = louder.covariance(z, points)
+    noisy = louder.covariance(points, points) + np.diag(posterior.noise.ravel())
+    mean, covariance = moments(posterior.louder(3.0), z)
+    np.testing.assert_allclose(mean, across @ np.linalg.solve(noisy, observed), rtol=1e-8)
+    left = louder.covariance(z, z) - across @ np.linalg.solve(noisy, across.T)
+    np.testing.assert_allclose(covariance, left, atol=1e-8 * np.diag(left).max())
+    again = posterior.louder(3.0).louder(1 / 3)
+    np.testing.assert_allclose(again.solved, posterior.solved, rtol=1e-6)
+    assert again.solved.shape == (k, dim)
+
+
+def test_places_are_counted_in_length_scales():
+    posterior = posterior_of(2, (False, True, False))
+    lengths = posterior.prior.scales[0]
+    spots = 100.0 * lengths * np.arange(4)[:, None]
+    for points, places in ((spots, 4.0), (np.repeat(spots[:2], 30, axis=0), 2.0), (spots[:1], 1.0)):
+        assert replace(posterior, points=points).places == pytest.approx(places)
+    # Nine of ten points at one spot count little more than that one.
+    uneven = np.concatenate([np.repeat(spots[:1], 9, axis=0), spots[1:2]])
+    assert replace(posterior, points=uneven).places == pytest.approx(100 / 82)

@@ -9,7 +9,7 @@ a generalised linear model bends around the parameters' zero (:mod:`sgdmc.foreca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -174,6 +174,24 @@ class Posterior:
         return out
 
     @cached_property
+    def places(self) -> float:
+        """Effective number of places of the points: 1 if all lie well within a length scale."""
+        lengths = self.prior.scales[0]
+        gaps = (self.points[:, None] - self.points) / lengths
+        # Over the mean squared correlation.
+        return float(1.0 / np.exp(-(gaps**2).sum(axis=2)).mean())
+
+    def louder(self, by: float) -> Posterior:
+        """What the same gradients make of a process ``by`` times as large."""
+        theta = self.prior.theta.copy()
+        theta[self.points.shape[1]] += np.log(by)
+        prior = replace(self.prior, theta=theta)
+        observed = self.factor @ (self.factor.T @ self.solved.ravel())
+        factor = _factor(prior, self.points, self.noise.ravel())
+        solved = cho_solve((factor, True), observed).reshape(self.points.shape)
+        return replace(self, prior=prior, factor=factor, solved=solved)
+
+    @cached_property
     def _line(self) -> tuple[Array, Array]:
         return self.line(self.solved)
 
@@ -309,9 +327,7 @@ def fit_posterior(
 
     def factored(theta: Array) -> tuple[Prior, Array]:
         prior = Prior(parabola, ripple, ridges, space, theta)
-        covariance = prior.covariance(points, points)
-        covariance[np.diag_indices_from(covariance)] += diagonal + prior.error
-        return prior, cholesky(covariance, lower=True, check_finite=False)
+        return prior, _factor(prior, points, diagonal + prior.error)
 
     def loss(theta: Array) -> tuple[float, Array]:
         try:
@@ -338,6 +354,13 @@ def fit_posterior(
     prior, factor = factored(found.x)
     solved = cho_solve((factor, True), observed).reshape(points.shape)
     return Posterior(prior, points, factor, solved, noise + prior.error, -float(found.fun))
+
+
+def _factor(prior: Prior, points: Array, noise: Array) -> Array:
+    """Cholesky factor of the covariance of what is observed at points, with noise (k dim,)."""
+    covariance = prior.covariance(points, points)
+    covariance[np.diag_indices_from(covariance)] += noise
+    return cholesky(covariance, lower=True, check_finite=False)
 
 
 @njit(cache=True, fastmath=True)

@@ -97,10 +97,11 @@ def estimate_kernel(
         interleaved in one text. Stepped methods are joint anyway.
     convex : bool, optional
         For the field and ``"gradient-gp"``: whether the loss is convex, where that is known. By
-        default the runs decide, and one that saw a single basin seldom can: tell of a network
-        that its loss is not, and SGD is taken to stay where nothing is known. Where the runs leave
-        it open, forecasts take it to be, and their intervals leave room for that it is not, the
-        more the farther a start is from the runs.
+        default the runs decide, and one that saw a single basin seldom can. ``False`` is for a loss
+        with several: SGD is then taken to stay where nothing is known. In a few directions of a
+        network's parameters there is often but one, though its loss is not convex. Where the runs
+        leave it open, forecasts take it to be, and their intervals leave room for that it is not,
+        the more the farther a start is from the runs.
     completion : str or None
         How rows that no run visited are filled: ``"barycenter"`` (debiased Sinkhorn),
         ``"increments"``, ``"quantiles"``, ``"nearest"``, ``"probe"`` (what the language model says

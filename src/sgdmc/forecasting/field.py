@@ -29,6 +29,7 @@ from scipy.spatial import cKDTree
 from sgdmc._core.words import counted
 from sgdmc.forecasting.cells import Cells
 from sgdmc.forecasting.curlfree import Mixture, fit_posterior
+from sgdmc.forecasting.flow import follow
 from sgdmc.forecasting.noise import saturation_odds, space_of
 from sgdmc.forecasting.paths import directions_of, ranges_of
 from sgdmc.forecasting.pathwise import Draws, draw_fields
@@ -45,15 +46,17 @@ _NOT_CONVEX, _COMPARED = 3.0, 80
 # that are added. With one run, on problems of another seed than the benchmark's, 90% intervals
 # score 9% better over its families than with a fifth everywhere.
 _DOUBT, _NEARBY = 0.15, 0.5
-# Farthest move of a step of the flow and its largest error, in ranges; steps of the flow;
-# and how much coarser both are for draws of the field.
-_FARTHEST, _TOLERANCE, _MAX_STEPS, _COARSER = 0.15, 0.002, 400, 2.0
+# How much coarser the flow of a draw is.
+_COARSER = 2.0
 # Half-spaces on which a step is projected, at most.
 _PROJECTIONS = 4
 # Length scales of a field that is not convex, over those within the runs: beyond them it may bend
 # over any. And the power of their evidence, as gradients are not draws of such a process: with all
 # of it, on problems of another seed than the benchmark's, intervals of one run score 13% worse.
 _LONGER, _TRUST = (1.0, 4.0, 16.0, 64.0), 0.25
+# How much larger that field is elsewhere than where the runs were, as SGD goes to where gradients
+# are small: this and one, where all was seen at one place, and less by the cube of their number.
+_LOUDER = 4.0
 # Least pull of a convex function over that of the parabola alone.
 _SLACK = 0.3
 # Loudness at most.
@@ -283,14 +286,23 @@ class GradientField:
         Returns
         -------
         ndarray, shape (m, n_parameters)
-
-        Notes
-        -----
-        Many recorded steps at once, as many as the error allows: the rate along them is that
-        between the field at both of their ends, so that they end in a minimum and do not
-        overshoot, unless single steps do.
         """
-        return self._follow(starts, n_steps, lambda at, which: self.mean(at))
+        return self._followed(starts, n_steps, lambda at, which: self.mean(at))
+
+    def _followed(
+        self,
+        starts: Array,
+        n_steps: float,
+        step_at: Callable[[Array, NDArray[np.int64]], Array],
+        *,
+        coarser: float = 1.0,
+    ) -> Array:
+        z = self.inside(starts)
+        seen = self._seen[0]
+        low = np.minimum(z.min(axis=0), seen.min(axis=0)) - 1.0
+        high = np.maximum(z.max(axis=0), seen.max(axis=0)) + 1.0
+        ends = follow(z, n_steps, step_at, low=low, high=high, coarser=coarser)
+        return np.asarray(starts + self.outside(ends - z))
 
     def keep(self, make: Callable[[], Any], *key: Array) -> Any:
         """Make something once for the same arrays, while it is among the last few."""
@@ -324,6 +336,7 @@ class GradientField:
         *,
         n_draws: int,
         rng: np.random.Generator,
+        louder: bool = True,
     ) -> Array:
         """Where draws of the field lead: (n_starts, n_draws, n_parameters).
 
@@ -334,14 +347,17 @@ class GradientField:
         starts : ndarray, shape (n_starts, n_parameters)
         n_steps, n_draws : int
         rng : Generator
+        louder : bool
+            Whether gradients of a function that is not convex are larger beyond the runs.
         """
         seed = int(rng.integers(2**63))
+        louder = louder and not self.convex
 
         def found() -> Array:
-            rng = np.random.default_rng(seed)
-            return self._drawn_ends(starts, n_steps, self._draw(n_draws, rng))
+            draws = self._draw(n_draws, np.random.default_rng(seed), louder)
+            return self._drawn_ends(starts, n_steps, draws)
 
-        return np.array(self.keep(found, starts, np.array([n_steps, n_draws, seed])))
+        return np.array(self.keep(found, starts, np.array([n_steps, n_draws, seed, louder])))
 
     def doubt(self, starts: Array) -> Array:
         """Probability that the loss is not convex, though the runs do not show it: (m,).
@@ -353,9 +369,17 @@ class GradientField:
         away = cKDTree(self._seen[0]).query(self.inside(starts))[0] / np.sqrt(len(self.width))
         return np.asarray(1.0 - (1.0 - _DOUBT) ** (_NEARBY + away))
 
-    def _draw(self, n: int, rng: np.random.Generator) -> list[Draws]:
-        pairs = zip(self.drawn.posteriors, self.drawn.shares(n), strict=True)
-        return [draw_fields(p, share, freedom=_FREEDOM, rng=rng) for p, share in pairs if share]
+    def _draw(self, n: int, rng: np.random.Generator, louder: bool) -> list[Draws]:
+        return [
+            draw_fields(
+                p.louder(1.0 + _LOUDER / p.places**3) if louder else p,
+                share,
+                freedom=_FREEDOM,
+                rng=rng,
+            )
+            for p, share in zip(self.drawn.posteriors, self.drawn.shares(n), strict=True)
+            if share
+        ]
 
     def _drawn_ends(self, starts: Array, n_steps: int, draws: Sequence[Draws]) -> Array:
         edges = np.cumsum([0, *(len(part) for part in draws)])
@@ -381,68 +405,8 @@ class GradientField:
             draw = which // len(starts)
             return self._allowed(at, steps_of(at, draw), values, draw)
 
-        found = self._follow(np.tile(starts, (n_draws, 1)), n_steps, step_at, coarser=_COARSER)
+        found = self._followed(np.tile(starts, (n_draws, 1)), n_steps, step_at, coarser=_COARSER)
         return np.swapaxes(found.reshape(n_draws, len(starts), -1), 0, 1)
-
-    def _follow(
-        self,
-        starts: Array,
-        n_steps: float,
-        step_at: Callable[[Array, NDArray[np.int64]], Array],
-        *,
-        coarser: float = 1.0,
-    ) -> Array:
-        z = self.inside(starts)
-        start = z.copy()
-        seen = self._seen[0]
-        low = np.minimum(z.min(axis=0), seen.min(axis=0)) - 1.0
-        high = np.maximum(z.max(axis=0), seen.max(axis=0)) + 1.0
-        left = np.full(len(z), float(n_steps))
-        length = left.copy()
-        for count in range(_MAX_STEPS):
-            which = np.flatnonzero(left > 0)
-            if not len(which):
-                break
-            at, steps = z[which], np.minimum(length[which], left[which])[:, None]
-            push = step_at(at, which)
-            reach = np.abs(push).max(axis=1, keepdims=True)
-            # Recorded steps are taken whole, however far one goes.
-            single = np.minimum(steps, 1.0)
-            steps = np.minimum(steps, coarser * _FARTHEST / np.maximum(reach, 1e-300))
-            steps = np.maximum(steps, single)
-            move = steps * push
-            then = steps * step_at(at + move, which)
-            square = np.maximum((move**2).sum(axis=1, keepdims=True), 1e-300)
-            along = (move * then).sum(axis=1, keepdims=True) / square
-            aside = then - along * move
-            shrunk, whole = _shrunk(1.0 - along, steps)
-            # Of the change across a step the first single step has seen nothing.
-            off = 0.5 * shrunk * aside * np.maximum(1.0 - 1.0 / steps, 0.0)
-            error = np.abs(off).max(axis=1)
-            good = (error <= coarser * _TOLERANCE) & (whole[:, 0] | (reach * steps < 1e-6)[:, 0])
-            # Single steps are exact, and the last ones are taken as they are.
-            good |= (steps[:, 0] <= 1.0) | (count > _MAX_STEPS // 2)
-            taken = which[good]
-            z[taken] = np.clip((at + shrunk * move + off)[good], low, high)
-            left[taken] -= steps[good, 0]
-            left[left < 1e-9 * n_steps] = 0.0
-            # As many whole steps as fit.
-            length[which] = np.maximum(np.floor(np.where(good, 2.0, 0.4) * steps[:, 0]), 1.0)
-        return np.asarray(starts + self.outside(z - start))
-
-
-def _shrunk(rate: Array, steps: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Length of ``steps`` steps that shrink by ``rate / steps`` each, over that of equal ones.
-
-    And whether the formula holds: steps that shrink by more than nine tenths are taken singly.
-    """
-    each = np.clip(rate / np.maximum(steps, 1.0), -1.0, None)
-    whole = each < 0.9
-    each = np.minimum(each, 0.9)
-    total = each * steps
-    grown = -np.expm1(steps * np.log1p(-each))
-    found = np.where(np.abs(total) < 1e-6, 1.0, grown / np.where(total == 0.0, 1.0, total))
-    return np.where(steps <= 1.0, 1.0, found), whole
 
 
 @dataclass(frozen=True)

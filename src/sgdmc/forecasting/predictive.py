@@ -84,14 +84,15 @@ def _ends(
 ) -> Array:
     """Where draws of a field lead: (n_starts, n_draws, dim), the last few without convexity.
 
-    Runs that show no second basin do not show that there is none, unless that is known.
+    Runs that show no second basin do not show that there is none, unless that is known. A second
+    one is only doubted, so that gradients of these few are no larger elsewhere.
     """
     doubtful = np.round(field.doubt(starts) * n_draws).astype(int)
     ends = field.ends(starts, n_steps, n_draws=n_draws - doubtful.min(), rng=rng)
     if not doubtful.any():
         return ends
     other = GradientField.fit(paths, convex=False)
-    more = other.ends(starts, n_steps, n_draws=int(doubtful.max()), rng=rng)
+    more = other.ends(starts, n_steps, n_draws=int(doubtful.max()), rng=rng, louder=False)
     found = np.empty((len(starts), n_draws, starts.shape[1]))
     for at, n in enumerate(doubtful.tolist()):
         found[at, : n_draws - n] = _spread(ends[at], n_draws - n)
