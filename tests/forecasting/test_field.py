@@ -467,19 +467,15 @@ def test_a_field_that_is_not_convex_may_bend_over_longer_scales_than_the_runs():
     assert field.belief.posteriors == field.drawn.posteriors[:1]
     far = -alone[0][:1]
     np.testing.assert_allclose(field.flow(far, 300), far, atol=1e-6)
-    # Where they end is where they rest; larger gradients lead there sooner.
-    spread = [
-        [
-            np.abs(ends - far).max(axis=1).mean()
-            for each, louder in ((own_scale(field), False), (field, False), (field, True))
-            for ends in each.ends(
-                far, n_steps, n_draws=200, rng=np.random.default_rng(0), louder=louder
-            )
-        ]
-        for n_steps in (3, 300)
-    ]
-    assert spread[1][1] > 1.5 * spread[1][0]
-    assert spread[0][2] > 1.5 * spread[0][1]
+
+    def spread(each, n_steps, louder):
+        rng = np.random.default_rng(0)
+        ends = each.ends(far, n_steps, n_draws=200, rng=rng, louder=louder)
+        return np.abs(ends - far).max(axis=2).mean()
+
+    assert spread(field, 300, False) > 1.5 * spread(own_scale(field), 300, False)
+    # Larger gradients lead sooner to where a draw rests.
+    assert spread(field, 3, True) > 1.5 * spread(field, 3, False)
     # A convex one has no other draws.
     convex = GradientField.fit(alone)
     assert convex.drawn is convex.belief
