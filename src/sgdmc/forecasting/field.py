@@ -351,10 +351,9 @@ class GradientField:
             Whether gradients of a function that is not convex are larger beyond the runs.
         """
         seed = int(rng.integers(2**63))
-        louder = louder and not self.convex
 
         def found() -> Array:
-            draws = self._draw(n_draws, np.random.default_rng(seed), louder)
+            draws = self.draws(n_draws, np.random.default_rng(seed), louder=louder)
             return self._drawn_ends(starts, n_steps, draws)
 
         return np.array(self.keep(found, starts, np.array([n_steps, n_draws, seed, louder])))
@@ -369,7 +368,12 @@ class GradientField:
         away = cKDTree(self._seen[0]).query(self.inside(starts))[0] / np.sqrt(len(self.width))
         return np.asarray(1.0 - (1.0 - _DOUBT) ** (_NEARBY + away))
 
-    def _draw(self, n: int, rng: np.random.Generator, louder: bool) -> list[Draws]:
+    def draws(self, n: int, rng: np.random.Generator, *, louder: bool = True) -> list[Draws]:
+        """Draw gradients as functions around ``centre``, of each posterior its share of ``n``.
+
+        In units of ``unit``; ``louder`` as for :meth:`ends`.
+        """
+        louder = louder and not self.convex
         return [
             draw_fields(
                 p.louder(1.0 + _LOUDER / p.places**3) if louder else p,
