@@ -25,9 +25,8 @@ _SHAPED, _ROUND, _FLATTEST = 0.5, 10.0, 0.01
 # moves fastest than at rest, and its least and largest value. The noise of a squared loss grows
 # with the residuals, that of a saturating link is bounded (on problems of another seed than the
 # benchmark's the middle half of these logarithms is 2.8 to 5, and 0 to 1.6); but noise that does
-# not grow may be of another kind. (There, with at most e³ and not e, logistic problems with one run
-# or three are 3 to 10% nearer, and others the same to 2%.)
-_LOUD, _STEEP, _LEAST_ODDS, _MOST_ODDS = 2.5, 2.0, -4.0, 3.0
+# not grow may be of another kind.
+_LOUD, _STEEP, _LEAST_ODDS, _MOST_ODDS = 2.5, 2.0, -4.0, 1.0
 
 
 def saturation_odds(drift: Array, line: Array) -> float:
