@@ -116,7 +116,8 @@ def test_doubt_grows_with_the_distance_from_the_runs():
     doubt = field.doubt(away)
     assert (np.diff(doubt) > 0).all()
     assert doubt[0] < 0.1
-    assert doubt[-1] > 0.99
+    # However far: an interval of 90% still holds where a convex loss would lead.
+    assert doubt[-1] == pytest.approx(0.8)
     # In the parameters' own units, whatever they are.
     units = np.array([1e-6, 1e3])
     other = GradientField.fit([run * units for run in runs])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from sgdmc import estimate_kernel, make_least_squares, run_sgd
+from sgdmc import estimate_kernel, forecast, make_least_squares, run_sgd
 from sgdmc.forecasting.field import GradientField
+from sgdmc.forecasting.forecast import StartOutsideWarning
 from sgdmc.forecasting.predictive import _deviations, predictive_draws
 
 
@@ -89,13 +90,32 @@ def test_intervals_leave_room_for_basins_that_no_run_saw(options):
         np.testing.assert_allclose(moved[convex], off, atol=1e-12)
 
 
-def test_few_chains_are_not_doubted():
+@pytest.mark.parametrize("far", [10.0, 100.0])
+def test_a_convex_loss_is_held_however_far_the_starts_are(far):
+    problem = make_least_squares(n_samples=80, dim=2, noise=0.3, rng=1)
+    step_size = 0.2 * problem.stable_step_size()
+    run = run_sgd(problem, [problem.minimiser], step_size=step_size, n_steps=500, rng=2)
+    away = np.random.default_rng(0).normal(size=(12, 2))
+    away *= far / np.linalg.norm(away, axis=1, keepdims=True)
+    kernel = estimate_kernel(run, method="gradient-gp", lag=10)
+    options = {"step_size": step_size, "n_steps": 300, "thin": 300, "rng": 3}
+    starts = problem.minimiser + away * run.range
+    truth = run_sgd(problem, starts, **options).iterates[:, -1]
+    with pytest.warns(StartOutsideWarning):
+        low, high = np.moveaxis(forecast(kernel, starts, n_steps=300, rng=0).interval(), 1, 0)
+    assert ((low <= truth) & (truth <= high)).mean() > 0.8
+
+
+@pytest.mark.parametrize("n_chains", [1, 2])
+def test_few_chains_have_draws_of_the_field_near_and_far(n_chains):
     problem = make_least_squares(n_samples=50, dim=2, noise=0.5, rng=0)
     run = run_sgd(problem, [2.0, 1.0], step_size=0.05, n_steps=100, rng=2)
     kernel = estimate_kernel(run, method="gradient-gp", lag=10)
-    assert predictive_draws(
-        kernel, run.values[:4], np.zeros((4, 2, 2)), n_steps=9, seed=1
-    ).shape == (4, 2, 2)
+    for starts in (run.values[:4], run.values[:4] + 50 * run.range):
+        still = np.zeros((4, n_chains, 2))
+        moved = predictive_draws(kernel, starts, still, n_steps=9, seed=1)
+        assert moved.shape == still.shape
+        assert np.isfinite(moved).all()
 
 
 def test_draws_of_the_field_are_shared_out_evenly():

@@ -88,7 +88,7 @@ def _ends(
     one is only doubted, so that gradients of these few are no larger elsewhere.
     """
     doubtful = np.round(field.doubt(starts) * n_draws).astype(int)
-    ends = field.ends(starts, n_steps, n_draws=n_draws - doubtful.min(), rng=rng)
+    ends = field.ends(starts, n_steps, n_draws=max(n_draws - int(doubtful.min()), 1), rng=rng)
     if not doubtful.any():
         return ends
     other = GradientField.fit(paths, convex=False)
