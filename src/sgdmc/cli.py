@@ -151,7 +151,7 @@ def _add_estimation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--digits", type=int, choices=(1, 2, 3), help="10^digits bins a coordinate")
     parser.add_argument("--lag", type=int, help="steps of one kernel step; chosen by default")
     parser.add_argument(
-        "--coupling", default="auto", choices=("auto", "blocks", "rotated", "joint")
+        "--coupling", default="auto", choices=("auto", "field", "blocks", "rotated", "joint")
     )
     parser.add_argument(
         "--convex",

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.coupling import choose_field
 from sgdmc.forecasting.estimate import complete_kernel, estimate_kernel, recalibrate_kernel
-from sgdmc.forecasting.exact import exact_kernel
+from sgdmc.forecasting.exact import exact_kernel, kernel_but_for_minimum, sampled_exact_kernel
 from sgdmc.forecasting.families import Task
 from sgdmc.forecasting.forecast import Forecaster
+from sgdmc.forecasting.lag import choose_lag
 from sgdmc.sgd.problems import LeastSquares
 from sgdmc.sgd.run import Run
 
@@ -28,6 +29,13 @@ _COUPLED = ("F4", "F5")
 # Families in which the default is also told whether the loss is convex: a limit law, that of a run
 # cut off early, and several basins.
 _TOLD = ("F1", "F3", "F4")
+# Families in which another estimator's rows are held to the same field: means are alike then, and
+# limit laws tell whose shape of the noise is nearer.
+_SHAPED = ("F1",)
+# Families of limits, in which a ceiling knows all but the minimum.
+_LIMITS = ("F1", "F3")
+# Of rows read off a language model.
+_DIGITS = 3
 
 
 @dataclass
@@ -132,6 +140,18 @@ def _told(bench: Bench) -> Forecaster | None:
     return recalibrate_kernel(rows, field=choose_field(bench.run.paths, convex=convex))
 
 
+def _on_the_field(method: str) -> Callable[[Bench], Forecaster | None]:
+    """Hold another estimator's rows to the field that the default follows."""
+
+    def forecaster(bench: Bench) -> Forecaster | None:
+        if bench.task.family not in _SHAPED:
+            return None
+        rows = cast(Kernel, bench.filled(method, "auto", "barycenter"))
+        return recalibrate_kernel(rows, field=choose_field(bench.run.paths))
+
+    return forecaster
+
+
 def _as_it_is(method: str) -> Callable[[Bench], Forecaster]:
     return lambda bench: bench.estimate(method)
 
@@ -153,18 +173,44 @@ def _joint(held: bool) -> Callable[[Bench], Forecaster | None]:
     return forecaster
 
 
-def _exact(bench: Bench) -> Forecaster | None:
+def _exact(bench: Bench) -> Forecaster:
+    """Draw through SGD's own kernel on the grid and at the lag of rows read off a model."""
+    return sampled_exact_kernel(
+        bench.task.problem,
+        bench.run,
+        step_size=bench.task.step_size,
+        batch_size=bench.task.batch_size,
+        lag=choose_lag(bench.run, digits=_DIGITS, horizon=bench.horizon)[0],
+        digits=_DIGITS,
+        cover=bench.starts,
+    )
+
+
+def _exact_matrix(bench: Bench) -> Forecaster | None:
+    """Compute that kernel on 100 bins, of two coordinates."""
     if bench.task.problem.dim != 2:
         return None
-    lag = bench.estimate("llm").lag if ("llm", "auto") in bench.kernels else 20
     return exact_kernel(
         bench.task.problem,
         bench.run,
         step_size=bench.task.step_size,
         batch_size=bench.task.batch_size,
-        lag=lag,
+        lag=choose_lag(bench.run, digits=_DIGITS, horizon=bench.horizon)[0],
         points_per_cell=4,
         cover=bench.starts,
+    )
+
+
+def _but_for_minimum(bench: Bench) -> Forecaster | None:
+    """Estimate the minimum alone, for limits of least squares."""
+    if bench.task.family not in _LIMITS:
+        return None
+    return kernel_but_for_minimum(
+        cast(LeastSquares, bench.task.problem),
+        bench.run,
+        step_size=bench.task.step_size,
+        batch_size=bench.task.batch_size,
+        lag=bench.horizon,
     )
 
 
@@ -190,8 +236,11 @@ METHODS: dict[str, Callable[[Bench], Forecaster | None]] = {
             ("dirichlet", "increments"),
         )
     },
+    **{f"{m}, on the same field": _on_the_field(m) for m in ("counts", "dirichlet")},
     **{m: _as_it_is(m) for m in ("ar1", "ar1-kde", "var1", "knn", "local-linear", "gradient-gp")},
     "LLM joint": _joint(held=True),
     "LLM joint, as read": _joint(held=False),
     "exact kernel": _exact,
+    "exact kernel, 100 bins": _exact_matrix,
+    "all known but the minimum": _but_for_minimum,
 }

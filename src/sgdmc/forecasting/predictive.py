@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgdmc.chain.kernel import JointKernel
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.gradient import GradientKernel
 from sgdmc.forecasting.held import FieldKernel
@@ -50,7 +49,7 @@ def predictive_draws(
     -------
     ndarray, shape (n_starts, n_chains, dim)
     """
-    if isinstance(kernel, JointKernel) or n_steps == 0:
+    if kernel.method == "exact" or n_steps == 0:
         return samples
     if isinstance(kernel, FieldKernel | GradientKernel):
         n_chains = samples.shape[1]
