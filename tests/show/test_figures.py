@@ -10,7 +10,7 @@ import sgdmc
 from sgdmc.forecasting.baselines import TRIVIAL
 from sgdmc.forecasting.families import make_task
 from sgdmc.sgd.exact import lumped_blocks, ulam_kernel
-from sgdmc.show.paper import figure_convex, figure_method, figure_nonconvex, figure_regimes
+from sgdmc.show.figures import figure_convex, figure_method, figure_nonconvex, figure_regimes
 from sgdmc.show.paper_studies import (
     EXACT,
     LLM,
