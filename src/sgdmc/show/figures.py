@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgdmc.forecasting.baselines import TRIVIAL
-from sgdmc.show.paper_scaling import SHOWN, ScalingStudy
+from sgdmc.show.paper_scaling import ScalingStudy
 from sgdmc.show.paper_studies import (
     EXACT,
     LLM,
@@ -186,29 +186,33 @@ def figure_nonconvex(studies: Sequence[ForecastStudy]) -> Figure:
 
 
 def figure_scaling(study: ScalingStudy) -> Figure:
-    """Draw losses against context length, and their exponent against ``rho`` (Fig. 5)."""
+    """Draw losses against context length by ``rho``, and their exponents (Fig. 5).
+
+    A panel a chain: the language model's mean loss with 95% intervals of the mean, lines of the
+    exact expected losses of counting and of two Bayes estimators with dots for their means on the
+    model's own paths, and dashed ``1/(4t)``, where they all tend: a row of two states costs
+    ``1/(8N)`` after ``N ≈ t/2`` visits. In the last panel, the exponents of the fitted power laws
+    with 95% intervals, and lines for those fitted to the exact losses.
+    """
     from matplotlib.figure import Figure
 
+    n_columns = min(4, len(study.curves) + 1)
+    n_lines = -(-(len(study.curves) + 1) // n_columns)
     with styled():
-        figure = Figure(figsize=(9.2, 3.6))
-        left, right = figure.subplots(1, 2)
-        for k, (rho, curve) in enumerate(study.curves.items()):
-            mean = curve.losses["llm"].mean(axis=0)
-            left.loglog(curve.lengths, mean, "o-", color=f"C{k}", label=f"ρ = {rho:g}")
-        left.set(
-            xlabel="symbols seen", ylabel="Bhattacharyya distance", title="language model, by ρ"
-        )
-        left.legend(ncols=2)
-        for name, colour in SHOWN.items():
-            laws = {rho: law for (rho, which), law in study.laws.items() if which == name}
-            beta = np.array([law.beta for law in laws.values()])
-            bounds = np.array([law.beta_interval for law in laws.values()])
-            gaps = np.abs(bounds - beta[:, None]).T
-            right.errorbar(
-                list(laws), beta, yerr=gaps, fmt="o-", color=COLOURS[colour], label=name, capsize=2
-            )
-        right.set(xlabel="ρ = p + q  (1 − λ₂)", ylabel="exponent β", title="loss ≈ a · length^(−β)")
-        right.legend()
+        figure = Figure(figsize=(2.9 * n_columns, 2.7 * n_lines + 0.4))
+        axes = figure.subplots(n_lines, n_columns, squeeze=False).ravel()
+        panels, last, spare = np.split(axes, [len(study.curves), len(study.curves) + 1])
+        for axis in spare:
+            axis.remove()
+        for axis, rho in zip(panels, study.curves, strict=True):
+            _draw_losses(axis, study, rho)
+        _draw_exponents(last[0], study)
+        limits = np.array([axis.get_ylim() for axis in panels])
+        for k, axis in enumerate(panels):
+            axis.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+            axis.set_ylabel("" if k % n_columns else "Bhattacharyya distance")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=n_columns + 1)
         return figure
 
 
@@ -301,3 +305,55 @@ def _draw_laws(axis: Axes, study: MethodStudy) -> None:
     axis.set(xlabel=study.run.names[i], ylabel="density")
     axis.set(title=f"8  {study.ahead.n_steps} steps after unseen starts")
     axis.legend()
+
+
+_READERS = {
+    "llm": (LLM, COLOURS["llm"]),
+    "counts": ("counts", COLOURS["counts"]),
+    "Laplace": ("Bayes, uniform prior", COLOURS["dirichlet"]),
+    "Krichevsky–Trofimov": ("Bayes, Jeffreys prior", COLOURS["exact"]),
+}
+
+
+def _draw_losses(axis: Axes, study: ScalingStudy, rho: float) -> None:
+    curve = study.curves[rho]
+    for name, (label, colour) in _READERS.items():
+        losses = curve.losses[name]
+        mean = losses.mean(axis=0)
+        if name == "llm":
+            bars = np.maximum(0, np.array([[-1], [1]]) * (_mean_interval(losses) - mean))
+            axis.errorbar(
+                curve.lengths, mean, yerr=bars, fmt="o-", color=colour, label=label, capsize=2
+            )
+        else:
+            axis.plot(curve.lengths, study.expected[rho, name], color=colour, label=label)
+            axis.plot(curve.lengths, mean, ".", color=colour, alpha=0.5)
+    axis.plot(
+        curve.lengths, 1 / (4 * curve.lengths), "--", color=COLOURS["truth"], lw=1, label="1/(4t)"
+    )
+    axis.set(xscale="log", yscale="log", xlabel="symbols seen, t")
+    axis.set_title(f"ρ = {rho:g}, gap {min(rho, 2 - rho):g}")
+
+
+def _mean_interval(losses: Array, *, n_bootstrap: int = 500) -> Array:
+    """95% bootstrap interval (2, k) of the mean over repeats (n, k); its ends are positive."""
+    picks = np.random.default_rng(0).integers(len(losses), size=(n_bootstrap, len(losses)))
+    return np.asarray(np.quantile(losses[picks].mean(axis=1), [0.025, 0.975], axis=0))
+
+
+def _draw_exponents(axis: Axes, study: ScalingStudy) -> None:
+    rhos = list(study.curves)
+    at = np.arange(len(rhos))
+    for k, (name, (label, colour)) in enumerate(_READERS.items()):
+        laws = [study.laws[rho, name] for rho in rhos]
+        beta, bounds = np.array([x.beta for x in laws]), np.array([x.beta_interval for x in laws])
+        # A bootstrap interval of few paths need not hold the estimate, and bars have lengths.
+        bars = np.maximum(0, np.array([beta - bounds[:, 0], bounds[:, 1] - beta]))
+        axis.errorbar(
+            at + 0.16 * (k - 1.5), beta, yerr=bars, fmt="o", ms=3, color=colour, label=label
+        )
+        if name != "llm":
+            axis.plot(at, [study.expected_laws[rho, name].beta for rho in rhos], color=colour)
+    axis.axhline(1, color=COLOURS["truth"], ls="--", lw=1)
+    axis.set_xticks(at, [f"{rho:g}" for rho in rhos])
+    axis.set(xlabel="ρ = p + q = 1 − λ₂", ylabel="exponent β", title="loss ≈ a t^(−β)")

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgdmc.forecasting.scaling import (
+    SMOOTHING,
     InContextCurve,
     PowerLaw,
+    expected_counting_loss,
     fit_power_law,
     in_context_curve,
     two_state_chain,
@@ -18,26 +21,33 @@ from sgdmc.forecasting.scaling import (
 __all__ = ["GAPS", "ScalingStudy", "scaling_study"]
 
 GAPS = (0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 1.9)
-SHOWN = {"llm": "llm", "Krichevsky–Trofimov": "counts", "Laplace": "dirichlet"}
 
 
 @dataclass(frozen=True)
 class ScalingStudy:
-    """In-context curves of two-state chains and the power laws fitted to them.
+    """In-context curves of two-state chains, and the power laws fitted to them.
 
     Attributes
     ----------
     curves : dict of float to InContextCurve
-        Keyed by ``rho = p + q``.
+        Keyed by ``rho = p + q``; Bhattacharyya distances.
     laws : dict of (float, str) to PowerLaw
-        Keyed by ``rho`` and estimator.
+        Keyed by ``rho`` and estimator: ``"llm"``, ``"counts"`` (maximum likelihood), and the Bayes
+        estimators under a Jeffreys prior (``"Krichevsky–Trofimov"``) and a uniform one
+        (``"Laplace"``).
+    expected : dict of (float, str) to ndarray, shape (k,)
+        Exact expected losses of the counting estimators, for which ``curves`` hold samples.
+    expected_laws : dict of (float, str) to PowerLaw
+        Fitted to those.
     """
 
     curves: dict[float, InContextCurve]
     laws: dict[tuple[float, str], PowerLaw]
+    expected: dict[tuple[float, str], NDArray[np.float64]]
+    expected_laws: dict[tuple[float, str], PowerLaw]
 
     def rows(self) -> list[dict[str, str | float | None]]:
-        """Return one dictionary a chain and estimator."""
+        """Return one dictionary a chain and estimator; no exact beta for the language model."""
         return [
             {
                 "rho": f"{rho:g}",
@@ -45,6 +55,9 @@ class ScalingStudy:
                 "beta": law.beta,
                 "low": law.beta_interval[0],
                 "high": law.beta_interval[1],
+                "exact beta": exact.beta
+                if (exact := self.expected_laws.get((rho, name)))
+                else None,
                 "a": law.a,
                 "last loss": float(self.curves[rho].losses[name][:, -1].mean()),
             }
@@ -70,27 +83,32 @@ def scaling_study(
     gaps : sequence of float
         Values of ``rho = p + q`` in (0, 2).
     longest : int
-        Longest context, in symbols.
+        Longest context, in symbols; the shortest has 10.
     n_repeats : int
-        Paths a chain.
+        Paths a chain. Losses of slow chains are skewed: with ten paths the intervals are rough.
     rng : int
         Covers every draw.
     on_done : callable, optional
         Called after each chain.
     """
     lengths = np.unique(np.geomspace(10, longest, 9).astype(int))
-    curves, laws = {}, {}
+    curves, laws, expected, expected_laws = {}, {}, {}, {}
     for k, rho in enumerate(gaps):
+        matrix = two_state_chain(rho)
         curve = in_context_curve(
-            two_state_chain(rho),
+            matrix,
             model=model,
             lengths=lengths,
             n_repeats=n_repeats,
             rng=np.random.default_rng([rng, k]),
         )
         curves[rho] = curve
-        for name in SHOWN:
-            laws[rho, name] = fit_power_law(lengths, curve.losses[name], rng=rng)
+        for name, losses in curve.losses.items():
+            laws[rho, name] = fit_power_law(lengths, losses, rng=rng)
+        for name, alpha in SMOOTHING.items():
+            exact = expected_counting_loss(matrix, lengths=lengths, alpha=alpha)
+            expected[rho, name] = exact
+            expected_laws[rho, name] = fit_power_law(lengths, exact)
         if on_done:
             on_done()
-    return ScalingStudy(curves, laws)
+    return ScalingStudy(curves, laws, expected, expected_laws)
