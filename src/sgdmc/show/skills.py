@@ -44,36 +44,56 @@ def benchmark_rows(cells: Sequence[Cell]) -> list[dict[str, str | float | None]]
 
 
 def figure_benchmark(cells: Sequence[Cell], *, n_runs: int | None = None) -> Figure:
-    """Draw the skill of every method in every family and horizon, as a heat map.
+    """Draw the skill of every method in every family and horizon, as heat maps.
 
     Parameters
     ----------
     cells : sequence of Cell
+        Those of trivial forecasts are left out: their skill is at most zero.
     n_runs : int, optional
-        Which number of observed runs; the smallest by default.
+        One number of observed runs; by default a panel for each, side by side.
+
+    Raises
+    ------
+    ValueError
+        If no cell of a forecast that is not trivial has that number of runs.
     """
     from matplotlib.figure import Figure
 
-    runs = min(c.runs for c in cells) if n_runs is None else n_runs
-    chosen = [c for c in cells if c.runs == runs and c.method not in TRIVIAL]
-    columns = list(dict.fromkeys((c.family, c.horizon) for c in chosen))
-    methods = list(dict.fromkeys(c.method for c in chosen))
-    table = np.full((len(methods), len(columns)), np.nan)
-    for c in chosen:
-        table[methods.index(c.method), columns.index((c.family, c.horizon))] = c.skill
+    drawn = [c for c in cells if c.method not in TRIVIAL]
+    runs = sorted({c.runs for c in drawn})
+    if not runs or (n_runs is not None and n_runs not in runs):
+        raise ValueError(f"n_runs must be among those of the cells, {runs}; got {n_runs}.")
+    runs = runs if n_runs is None else [n_runs]
+    drawn = [c for c in drawn if c.runs in runs]
+    columns = list(dict.fromkeys((c.family, c.horizon) for c in drawn))
+    methods = list(dict.fromkeys(c.method for c in drawn))
+    tables = np.full((len(runs), len(methods), len(columns)), np.nan)
+    for c in drawn:
+        at = runs.index(c.runs), methods.index(c.method), columns.index((c.family, c.horizon))
+        tables[at] = c.skill
+    # Inches: names, panels (a title needs width, however few the columns), bar.
+    width = 0.09 * max(map(len, methods)) + len(runs) * max(1.7, 0.5 * len(columns)) + 1.2
     with styled():
-        figure = Figure(figsize=(2.6 + 0.75 * len(columns), 1.4 + 0.3 * len(methods)))
-        axis = figure.subplots()
-        image = axis.imshow(table, cmap="cividis", vmin=-0.5, vmax=1.0, aspect="auto")
-        for i in range(len(methods)):
-            for j in range(len(columns)):
-                if np.isfinite(table[i, j]):
-                    colour = "black" if table[i, j] > 0.4 else "white"
-                    text = f"{max(table[i, j], -9.99):.2f}"
+        figure = Figure(figsize=(width, max(2.6, 1.2 + 0.3 * len(methods))))
+        axes = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
+        for axis, m, table in zip(axes, runs, tables, strict=True):
+            image = axis.imshow(table, cmap="cividis", vmin=-0.5, vmax=1.0, aspect="auto")
+            for (i, j), skill in np.ndenumerate(table):
+                if np.isfinite(skill):
+                    text = f"{skill:.2f}" if skill > -9.995 else "< −10"
+                    colour = "black" if skill > 0.4 else "white"
                     axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
-        axis.set_xticks(range(len(columns)), [f"{f}\n{h}" for f, h in columns])
-        axis.set_yticks(range(len(methods)), methods)
-        axis.grid(False)
-        axis.set_title(f"skill over the best trivial forecast, {runs} observed run(s)")
-        figure.colorbar(image, ax=axis, shrink=0.8, label="skill")
+            axis.set_xticks(range(len(columns)), [f"{f}\n{h}" for f, h in columns], fontsize=8)
+            axis.set_yticks(range(len(methods)), methods)
+            axis.grid(False)
+            axis.set_title(f"{m} observed run" + "s" * (m > 1))
+        figure.colorbar(
+            image,
+            ax=axes,
+            label="skill over the best trivial",
+            extend="min",
+            fraction=0.4 / width,
+            pad=0.15 / width,
+        )
         return figure
