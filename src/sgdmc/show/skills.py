@@ -25,7 +25,6 @@ def benchmark_rows(cells: Sequence[Cell]) -> list[dict[str, str | float | None]]
             "runs": str(c.runs),
             "horizon": str(c.horizon),
             "method": c.method,
-            "problems": str(c.n_problems),
             "W1/range": c.score,
             "skill": c.skill,
             "low": c.skill_interval[0],
@@ -38,6 +37,7 @@ def benchmark_rows(cells: Sequence[Cell]) -> list[dict[str, str | float | None]]
             "basin accuracy": c.basin_accuracy,
             "Brier": c.brier,
             "best trivial": c.best_trivial,
+            "problems": str(c.n_problems),
         }
         for c in cells
     ]
