@@ -39,6 +39,14 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+# Names and colours of Fig. 5.
+_READERS = {
+    "llm": (LLM, COLOURS["llm"]),
+    "counts": ("counts", COLOURS["counts"]),
+    "Laplace": ("Bayes, uniform prior", COLOURS["dirichlet"]),
+    "Krichevsky–Trofimov": ("Bayes, Jeffreys prior", COLOURS["exact"]),
+}
+
 
 def figure_method(study: MethodStudy) -> Figure:
     """Draw the method (Fig. 1) in eight panels: run, text, digits, row, kernels, forecasts."""
@@ -305,14 +313,6 @@ def _draw_laws(axis: Axes, study: MethodStudy) -> None:
     axis.set(xlabel=study.run.names[i], ylabel="density")
     axis.set(title=f"8  {study.ahead.n_steps} steps after unseen starts")
     axis.legend()
-
-
-_READERS = {
-    "llm": (LLM, COLOURS["llm"]),
-    "counts": ("counts", COLOURS["counts"]),
-    "Laplace": ("Bayes, uniform prior", COLOURS["dirichlet"]),
-    "Krichevsky–Trofimov": ("Bayes, Jeffreys prior", COLOURS["exact"]),
-}
 
 
 def _draw_losses(axis: Axes, study: ScalingStudy, rho: float) -> None:

@@ -47,7 +47,7 @@ def print_table(rows: Sequence[Mapping[str, str | float | None]], *, title: str)
     least = {k: _least_width(k, cells[k], wraps=k in texts) for k in keys}
     for part in _parts(least, labels, shown):
         table = Table(
-            title=title if part[: len(keys)] == keys[: len(part)] else None,
+            title=title if part == keys[: len(part)] else None,
             title_justify="left",
             box=box.SIMPLE_HEAD if terminal else box.ASCII2,
             title_style="bold",
