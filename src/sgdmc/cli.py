@@ -270,7 +270,8 @@ def _kernel(options: argparse.Namespace) -> None:
 def _scaling(options: argparse.Namespace) -> None:
     import json
 
-    from sgdmc.show.figures import GAPS, figure_scaling, scaling_study
+    from sgdmc.show.figures import figure_scaling
+    from sgdmc.show.paper_scaling import GAPS, scaling_study
     from sgdmc.show.plots import save_figure
     from sgdmc.show.terminal import Progress, print_table
 
@@ -293,8 +294,8 @@ def _scaling(options: argparse.Namespace) -> None:
 def _benchmark(options: argparse.Namespace) -> None:
     from sgdmc.forecasting.benchmark import METHODS, Plan, quick, run_benchmark, summarise
     from sgdmc.forecasting.families import FAMILIES
-    from sgdmc.show.figures import benchmark_rows, figure_benchmark
     from sgdmc.show.plots import save_figure
+    from sgdmc.show.skills import benchmark_rows, figure_benchmark
     from sgdmc.show.stored import write_benchmark
     from sgdmc.show.terminal import Progress, print_table
 

@@ -1,10 +1,15 @@
 """In-context curves and power laws."""
 
+from itertools import pairwise, product
+
 import numpy as np
 import pytest
 
+from sgdmc.chain.distances import bhattacharyya, kl_divergence
 from sgdmc.forecasting.scaling import (
+    SMOOTHING,
     count_rows,
+    expected_counting_loss,
     fit_power_law,
     in_context_curve,
     two_state_chain,
@@ -64,6 +69,47 @@ def test_curves_fall_with_context():
         assert mean[3] < mean[1] < mean[0]
     # Counting with ½ a cell costs about 1/(2 n_visits) nats a free parameter.
     assert curve.losses["Krichevsky–Trofimov"][:, 3].mean() == pytest.approx(1 / 300, rel=1.0)
+
+
+@pytest.mark.parametrize("name", SMOOTHING)
+def test_expected_loss_of_counting_is_the_sum_over_all_paths(name):
+    P, pi = np.array([[0.9, 0.1], [0.3, 0.7]]), np.array([0.75, 0.25])
+    alpha = SMOOTHING[name]
+    for distance, measure in (("bhattacharyya", bhattacharyya), ("kl", kl_divergence)):
+        for t in (1, 2, 3, 8):
+            total = 0.0
+            for path in product((0, 1), repeat=t):
+                chance = pi[path[0]] * np.prod([P[a, b] for a, b in pairwise(path)])
+                row = count_rows(path, n_states=2, alpha=alpha)[-1]
+                total += chance * measure(P[path[-1]], row)
+            found = expected_counting_loss(P, lengths=[t], alpha=alpha, distance=distance)
+            np.testing.assert_allclose(found, [total], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("distance", "constant"), [("bhattacharyya", 1 / 4), ("kl", 1)])
+def test_expected_loss_of_counting_tends_to_its_limit(distance, constant):
+    for rho, ratio in ((0.5, 1.0), (1.0, 1.0), (0.9, 2.0), (1.9, 1.0)):
+        P = two_state_chain(rho, ratio=ratio)
+        losses = expected_counting_loss(P, lengths=[300, 1200], alpha=0.5, distance=distance)
+        off = np.abs([300, 1200] * losses / constant - 1)
+        assert off[1] < 0.02
+        assert off[1] < off[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"P": np.eye(2)}, "P must have two states and no zero"),
+        ({"P": np.full((3, 3), 1 / 3)}, "P must have two states and no zero"),
+        ({"lengths": [0, 3]}, "lengths must be at least 1"),
+        ({"alpha": 0.0}, "alpha must be positive; got 0.0"),
+        ({"distance": "l2"}, "distance must be one of"),
+    ],
+)
+def test_bad_expected_losses(given, message):
+    options = {"P": two_state_chain(0.5), "lengths": [5], "alpha": 0.5, **given}
+    with pytest.raises(ValueError, match=message):
+        expected_counting_loss(options.pop("P"), **options)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,56 @@ def test_tables_are_plain_where_there_is_no_terminal(capsys):
     assert "\x1b" not in printed
 
 
+@pytest.fixture
+def wide():
+    """Rows of labels, numbers of any size, a column that is empty, and text at the end."""
+    values = np.random.default_rng(0).normal(size=(3, 12)) * 10.0 ** np.arange(-9, 3)
+    return [
+        {
+            "family": "F1",
+            "method": name,
+            **{f"score {k} of the row": float(x) for k, x in enumerate(row)},
+            "empty": None,
+            "remark": "as it was said before",
+        }
+        for name, row in zip(
+            ("LLM, told whether convex", "an-unbreakable-name-of-more-letters", "x"),
+            values,
+            strict=True,
+        )
+    ]
+
+
+@pytest.mark.parametrize("columns", [30, 60, 80, 140, 1000])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_numbers_in_tables_are_never_cut(wide, columns, terminal, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    print_table(wide, title="Wide")
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    words = re.split(r"[\s|]+", printed)
+    for row in wide:
+        for value in row.values():
+            if isinstance(value, float):
+                assert cell_text(value) in words
+    assert "…" not in printed
+    assert "empty" not in printed
+    width = max(map(len, printed.splitlines()))
+    longest = 1 + sum(3 + len(w) for w in ("family", "an-unbreakable-name-of-more-letters"))
+    # One column more: text wraps from 16 letters on.
+    assert width <= max(columns if terminal else 140, longest + 3 + 16)
+    n_tables = words.count("method")
+    assert (n_tables == 1) == (terminal and columns == 1000)
+    assert words.count("an-unbreakable-name-of-more-letters") == n_tables
+    assert words.count("Wide") == 1
+
+
+def test_a_table_of_text_alone_is_one_table(capsys):
+    print_table([{"a": "x y", "b": "z"}], title="Text")
+    assert capsys.readouterr().out.count("| x y | z |") == 1
+
+
 def test_numbers_too_small_or_large_for_four_digits_keep_their_size():
     cells = [None, "a", 0, 1.23456, -0.00012, 3.2e-12, 123456.7, -4.56789e14]
     written = ["–", "a", "0.0000", "1.2346", "-0.0001", "3.2e-12", "123456.7000", "-4.5679e+14"]

@@ -6,7 +6,7 @@ to the chain's true row; a power law ``a t^(−β) + c`` is fitted to its mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from sgdmc.llm.model import LanguageModel
 
 __all__ = [
+    "SMOOTHING",
     "InContextCurve",
     "PowerLaw",
     "count_rows",
+    "expected_counting_loss",
     "fit_power_law",
     "in_context_curve",
     "two_state_chain",
@@ -32,7 +34,8 @@ __all__ = [
 Array = NDArray[np.float64]
 
 _DISTANCES = {"bhattacharyya": bhattacharyya, "kl": kl_divergence}
-_SMOOTHING = {"counts": 1e-9, "Krichevsky–Trofimov": 0.5, "Laplace": 1.0}
+# Added to each cell; "counts" is maximum likelihood, and uniform where a row was never left.
+SMOOTHING = {"counts": 1e-9, "Krichevsky–Trofimov": 0.5, "Laplace": 1.0}
 
 
 @dataclass(frozen=True)
@@ -161,27 +164,134 @@ def in_context_curve(
     from sgdmc.llm.reader import next_state_laws
 
     matrix = np.asarray(P, dtype=np.float64)
-    at = np.asarray(lengths, dtype=np.int64)
-    if distance not in _DISTANCES:
-        raise ValueError(f"distance must be one of {tuple(_DISTANCES)}; got {distance!r}.")
-    if not len(at) or at.min() < 1:
-        raise ValueError(f"lengths must be at least 1; got {at.tolist()}.")
+    measure = _checked_distance(distance)
+    at = _checked_lengths(lengths)
     n = len(matrix)
     if not 2 <= n <= 10:
         raise ValueError(f"P must have 2 to 10 states, one symbol each; got {n}.")
     generator = np.random.default_rng(rng)
     begins = generator.choice(n, size=n_repeats, p=stationary_distribution(matrix))
     paths = simulate_chain(matrix, begins, n_steps=int(at.max()) - 1, rng=generator)
-    measure = _DISTANCES[distance]
-    losses: dict[str, list[Array]] = {name: [] for name in ("llm", *_SMOOTHING)}
+    losses: dict[str, list[Array]] = {name: [] for name in ("llm", *SMOOTHING)}
     for path in paths:
         truth = matrix[path[at - 1]]
         rows = {"llm": next_state_laws(path, model=model, n_states=n)[0]}
-        for name, alpha in _SMOOTHING.items():
+        for name, alpha in SMOOTHING.items():
             rows[name] = count_rows(path, n_states=n, alpha=alpha)
         for name, found in rows.items():
             losses[name].append(measure(truth, found[at - 1]))
     return InContextCurve(at, {k: np.array(v) for k, v in losses.items()}, distance)
+
+
+def expected_counting_loss(
+    P: ArrayLike, *, lengths: ArrayLike, alpha: float, distance: str = "bhattacharyya"
+) -> Array:
+    """Expected loss of counting in a stationary two-state chain, exactly.
+
+    ``E D(P(s_t, ·), (N(s_t, ·) + alpha) / (N(s_t) + 2 alpha))`` over paths of ``t`` symbols, as a
+    sum over the present state, how often it was left and how often for the other one. For large
+    ``t`` it tends to ``c Σ_s π_s / (π_s t) = 2c/t``, with ``c = 1/8`` for the Bhattacharyya
+    distance and ``1/2`` for KL.
+
+    Parameters
+    ----------
+    P : array_like, shape (2, 2)
+        Transition matrix without zeros.
+    lengths : array_like of int, shape (k,)
+        Context lengths, each at least 1.
+    alpha : float
+        Added to each cell, positive.
+    distance : {"bhattacharyya", "kl"}
+        Of the estimated row to the true one.
+
+    Returns
+    -------
+    ndarray, shape (k,)
+
+    Raises
+    ------
+    ValueError
+        If `P` is not two by two or has a zero, a length is below one, `alpha` is not positive, or
+        the distance is unknown.
+
+    Notes
+    -----
+    A path that ends in ``s`` is given by the moves out of each state, in order: ``N`` from ``s``,
+    of which ``K`` leave it, and ``t − 1 − N`` from the other state, of which the last one leaves
+    it, as do ``K − 1`` before, or ``K`` where the path began there. So the number of paths is a
+    product of two binomial coefficients. Cost ``O(t²)`` a length.
+
+    Examples
+    --------
+    >>> P = two_state_chain(0.5)
+    >>> loss = expected_counting_loss(P, lengths=[1, 1000], alpha=0.5)
+    >>> bool(np.isclose(loss[0], bhattacharyya([0.75, 0.25], [0.5, 0.5])))
+    True
+    >>> round(float(4 * 1000 * loss[1]), 2)
+    1.0
+    """
+    matrix = np.asarray(P, dtype=np.float64)
+    at = _checked_lengths(lengths)
+    measure = _checked_distance(distance)
+    if matrix.shape != (2, 2) or not (matrix > 0).all():
+        raise ValueError(f"P must have two states and no zero; got {matrix.tolist()}.")
+    if not alpha > 0:
+        raise ValueError(f"alpha must be positive; got {alpha}.")
+    pi = stationary_distribution(matrix)
+    means = np.zeros(len(at))
+    for s in (0, 1):
+        for k, t in enumerate(at):
+            left, moved, weight = _visits(matrix[s, 1 - s], matrix[1 - s, s], pi[s], int(t))
+            counts = [moved, left - moved] if s else [left - moved, moved]
+            rows = (np.stack(counts, axis=-1) + alpha) / (left + 2 * alpha)[:, None]
+            means[k] += weight @ measure(matrix[s], rows)
+    return means
+
+
+def _visits(p: float, q: float, pi: float, t: int) -> tuple[Array, Array, Array]:
+    """How often the last state of ``t`` symbols was left, for the other one, and the weights.
+
+    ``p`` leaves that state, ``q`` the other one; the weights sum to ``pi``.
+    """
+    left, moved = (x.ravel() for x in np.mgrid[0:t, 0 : (t + 1) // 2])
+    other = t - 1 - left
+    kept = (moved <= left) & (moved <= other)
+    left, moved, other = left[kept], moved[kept], other[kept]
+    binomial = _log_choose(left, moved, t) + moved * np.log(p) + (left - moved) * np.log1p(-p)
+    returns = moved * np.log(q) + (other - moved) * np.log1p(-q)
+    with np.errstate(divide="ignore"):
+        # The last move out of the other state leads here: it is not among those to be arranged.
+        here = np.where(
+            moved > 0,
+            _log_choose(other - 1, moved - 1, t) + returns,
+            np.where(other == 0, 0.0, -np.inf),
+        )
+        there = np.where(
+            other > moved,
+            _log_choose(other - 1, moved, t) + returns + np.log(q) - np.log1p(-q),
+            -np.inf,
+        )
+    weight = pi * np.exp(binomial + here) + (1 - pi) * np.exp(binomial + there)
+    return left.astype(np.float64), moved.astype(np.float64), weight
+
+
+def _log_choose(n: NDArray[np.int64], k: NDArray[np.int64], most: int) -> Array:
+    """Logarithms of binomial coefficients of numbers up to ``most``; nonsense for ``n < k``."""
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, most + 1)))])
+    return np.asarray(logs[n] - logs[k] - logs[n - k])
+
+
+def _checked_lengths(lengths: ArrayLike) -> NDArray[np.int64]:
+    at = np.asarray(lengths, dtype=np.int64)
+    if not len(at) or at.min() < 1:
+        raise ValueError(f"lengths must be at least 1; got {at.tolist()}.")
+    return at
+
+
+def _checked_distance(distance: str) -> Callable[[ArrayLike, ArrayLike], Array]:
+    if distance not in _DISTANCES:
+        raise ValueError(f"distance must be one of {tuple(_DISTANCES)}; got {distance!r}.")
+    return _DISTANCES[distance]
 
 
 def fit_power_law(

@@ -1,6 +1,6 @@
 """Data of the figures of Zekri, Benechehab and Redko (2024), with the exact truth to each.
 
-Everything is deterministic for a seed, and takes seconds; :mod:`sgdmc.show.paper` draws it.
+Everything is deterministic for a seed, and takes seconds; :mod:`sgdmc.show.figures` draws it.
 """
 
 from __future__ import annotations

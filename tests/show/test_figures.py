@@ -9,8 +9,16 @@ from scipy.stats import wasserstein_distance
 import sgdmc
 from sgdmc.forecasting.baselines import TRIVIAL
 from sgdmc.forecasting.families import make_task
+from sgdmc.forecasting.scaling import SMOOTHING, count_rows, fit_power_law, two_state_chain
 from sgdmc.sgd.exact import lumped_blocks, ulam_kernel
-from sgdmc.show.paper import figure_convex, figure_method, figure_nonconvex, figure_regimes
+from sgdmc.show.figures import (
+    figure_convex,
+    figure_method,
+    figure_nonconvex,
+    figure_regimes,
+    figure_scaling,
+)
+from sgdmc.show.paper_scaling import scaling_study
 from sgdmc.show.paper_studies import (
     EXACT,
     LLM,
@@ -47,6 +55,11 @@ def convex():
 @pytest.fixture(scope="module")
 def nonconvex():
     return nonconvex_study(n_runs=2, horizon=200, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def scaling():
+    return scaling_study(gaps=(0.2, 1.0), longest=120, n_repeats=12, rng=1)
 
 
 def texts(figure):
@@ -178,6 +191,76 @@ def test_what_cannot_be_drawn_is_refused(convex):
         nonconvex_study(n_runs=3)
     with pytest.raises(ValueError, match="task must have minima; got None"):
         basin_probability(convex[0].truth, convex[0].task)
+
+
+def test_scaling_laws_are_those_of_the_curves(scaling):
+    assert set(scaling.laws) == {(r, n) for r in (0.2, 1.0) for n in ("llm", *SMOOTHING)}
+    for (rho, name), law in scaling.laws.items():
+        curve = scaling.curves[rho]
+        mean = curve.losses[name].mean(axis=0)
+        slope = np.polyfit(np.log(curve.lengths), np.log(mean), 1)[0]
+        assert law.beta == pytest.approx(-slope)
+        low, high = law.beta_interval
+        assert low < law.beta < high
+    exact = fit_power_law(scaling.curves[0.2].lengths, scaling.expected[0.2, "Laplace"])
+    assert scaling.expected_laws[0.2, "Laplace"].beta == exact.beta
+    rows = {(row["rho"], row["estimator"]): row for row in scaling.rows()}
+    assert rows["0.2", "Laplace"]["exact beta"] == exact.beta
+    assert rows["0.2", "llm"]["exact beta"] is None
+
+
+def test_exact_losses_are_those_of_simulated_counting(scaling):
+    """Within four standard errors of the mean over fresh paths, at every length."""
+    for rho in scaling.curves:
+        P, lengths = two_state_chain(rho), scaling.curves[rho].lengths
+        begins = np.random.default_rng(2).integers(2, size=1000)
+        paths = sgdmc.simulate_chain(P, begins, n_steps=int(lengths[-1]) - 1, rng=3)
+        for name, alpha in SMOOTHING.items():
+            losses = np.array(
+                [
+                    sgdmc.bhattacharyya(
+                        P[path[lengths - 1]],
+                        count_rows(path, n_states=2, alpha=alpha)[lengths - 1],
+                    )
+                    for path in paths
+                ]
+            )
+            error = losses.std(axis=0) / np.sqrt(len(losses))
+            off = (losses.mean(axis=0) - scaling.expected[rho, name]) / error
+            assert np.abs(off).max() < 4
+
+
+def test_scaling_figure_draws_the_study(scaling, tmp_path):
+    figure = figure_scaling(scaling)
+    *panels, exponents = figure.axes
+    figure.savefig(tmp_path / "scaling.png", dpi=50)
+    for axis in figure.axes:
+        assert axis.get_xlabel()
+    assert panels[0].get_ylabel()
+    assert exponents.get_ylabel()
+    for axis, (rho, curve) in zip(panels, scaling.curves.items(), strict=True):
+        assert f"ρ = {rho:g}" in axis.get_title(loc="left")
+        drawn = [line.get_ydata() for line in axis.lines if len(line.get_ydata()) > 2]
+        wanted = [
+            1 / (4 * curve.lengths),
+            *(losses.mean(axis=0) for losses in curve.losses.values()),
+            *(scaling.expected[rho, name] for name in SMOOTHING),
+        ]
+        for values in wanted:
+            assert any(np.allclose(values, line, rtol=1e-12) for line in drawn)
+        (bars,) = (c for c in axis.containers if c.has_yerr)
+        for segment, mean in zip(
+            bars[2][0].get_segments(), curve.losses["llm"].mean(axis=0), strict=True
+        ):
+            assert 0 < segment[0, 1] < mean < segment[1, 1]
+        assert axis.get_ylim() == panels[0].get_ylim()
+    found = {bars.get_label(): bars for bars in exponents.containers}
+    for name, label in (("llm", LLM), ("counts", "counts"), ("Laplace", "Bayes, uniform prior")):
+        laws = [scaling.laws[rho, name] for rho in scaling.curves]
+        np.testing.assert_allclose(found[label][0].get_ydata(), [law.beta for law in laws])
+        for segment, law in zip(found[label][2][0].get_segments(), laws, strict=True):
+            np.testing.assert_allclose(segment[:, 1], law.beta_interval)
+    assert {LLM, "counts", "1/(4t)"} <= {t.get_text() for t in figure.legends[0].get_texts()}
 
 
 def test_axes_are_labelled_and_figures_written(method, regimes, convex, nonconvex, tmp_path):
