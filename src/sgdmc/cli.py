@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sgdmc {sgdmc.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = _command(commands, "demo", _demo, "three problems, from one observed run to forecasts")
+    demo = _command(commands, "demo", _demo, "four problems, from one observed run to forecasts")
     demo.add_argument("--out", type=Path, default=Path("sgdmc-demo"), help="folder for the results")
     demo.add_argument("--model", default="shipped", help="'shipped', a folder, or a Hub id")
     demo.add_argument("--seed", type=int, default=0, help="covers every draw")

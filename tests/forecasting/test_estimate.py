@@ -233,3 +233,34 @@ def test_method_auto_reports_its_choice(run):
 def test_bad_options(run, options, message):
     with pytest.raises(ValueError, match=message):
         estimate_kernel(run, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"convex": "no"}, TypeError, "convex must be True, False or None; got 'no'"),
+        ({"convex": 1}, TypeError, "convex must be True, False or None"),
+        ({"coupling": "sideways"}, ValueError, "coupling must be one of"),
+    ],
+)
+def test_options_that_would_be_misread(run, options, error, match):
+    with pytest.raises(error, match=match):
+        estimate_kernel(run, **options)
+
+
+def test_a_run_is_asked_for():
+    with pytest.raises(TypeError, match="run must be a Run; got ndarray"):
+        estimate_kernel(np.zeros((10, 2)))
+
+
+@pytest.mark.parametrize("method", ["llm", "gradient-gp", "var1"])
+def test_counts_of_numpy_are_counts(run, method):
+    kernel = estimate_kernel(run, method=method)
+    start = run.paths[0][-1:]
+    one = forecast(kernel, start, n_steps=np.int64(40), n_chains=np.int32(8), rng=0)
+    np.testing.assert_array_equal(
+        one.samples, forecast(kernel, start, n_steps=40, n_chains=8, rng=0).samples
+    )
+    for bad, error in ((10.0, TypeError), ("10", TypeError), (-1, ValueError)):
+        with pytest.raises(error, match="n_steps must be"):
+            forecast(kernel, start, n_steps=bad)

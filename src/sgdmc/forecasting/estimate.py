@@ -142,11 +142,17 @@ def estimate_kernel(
 
     Raises
     ------
+    TypeError
+        If ``run`` is not a Run, or ``convex`` neither a bool nor None.
     ValueError
         If an option is not one of the above, the lag is not shorter than the longest run, or the
         run does not fit into the model's context.
     """
-    _check(method, completion, coupling, digits, lag)
+    if not isinstance(run, Run):
+        raise TypeError(
+            f"run must be a Run; got {type(run).__name__}. Use Run.from_array or load_run."
+        )
+    _check(method, completion, coupling, digits, lag, convex)
     if method == "auto":
         return _best(
             run,
@@ -352,6 +358,7 @@ def _check(
     coupling: str,
     digits: int | str,
     lag: int | str,
+    convex: bool | None,
 ) -> None:
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}; got {method!r}.")
@@ -365,6 +372,8 @@ def _check(
         raise ValueError(f"coupling 'joint' asks a language model; method is {method!r}.")
     if digits not in ("auto", 1, 2, 3):
         raise ValueError(f"digits must be 1, 2, 3 or 'auto'; got {digits!r}.")
+    if convex is not None and not isinstance(convex, bool | np.bool_):
+        raise TypeError(f"convex must be True, False or None; got {convex!r}.")
     if lag != "auto" and (not isinstance(lag, int | np.integer) or lag < 1):
         raise ValueError(f"lag must be an integer of at least 1 or 'auto'; got {lag!r}.")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sgdmc._core import validate
 from sgdmc._core.words import counted
 from sgdmc.chain.kernel import JointKernel, Kernel
 from sgdmc.forecasting.predictive import predictive_draws
@@ -199,6 +200,8 @@ def forecast(
 
     Raises
     ------
+    TypeError
+        If a count is not an integer.
     ValueError
         If a start is not finite or has the wrong number of coordinates, or a count is too small.
     """
@@ -211,8 +214,8 @@ def forecast(
     if not np.isfinite(points).all():
         a, i = (int(v) for v in np.argwhere(~np.isfinite(points))[0])
         raise ValueError(f"starts must be finite; got {points[a, i]} at {(a, i)}.")
-    if n_chains < 1:
-        raise ValueError(f"n_chains must be at least 1; got {n_chains}.")
+    n_steps = validate.as_int("n_steps", n_steps, minimum=0)
+    n_chains = validate.as_int("n_chains", n_chains, minimum=1)
     _warn_outside(kernel, points)
     generator = np.random.default_rng(rng)
     seed = int(generator.integers(2**63))

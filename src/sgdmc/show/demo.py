@@ -1,4 +1,4 @@
-"""The demonstration: three problems from one observed run each to forecasts and their scores."""
+"""The demonstration: four problems from one observed run each to forecasts and their scores."""
 
 from __future__ import annotations
 
