@@ -345,9 +345,9 @@ A chapter's cell prints  <div class="live" data-figure="coin" aria-label="…"> 
   };
 
   const twoState = {
-    controls: () => [
+    controls: ({ lengths }) => [
       { key: "rho", label: "leaving rate ρ", values: range(39, (k) => (k + 1) / 20), start: 5 },
-      { key: "length", label: "symbols seen t", values: geometric(10, 1000, 21).map(Math.round), start: 20 },
+      { key: "length", label: "symbols seen t", values: lengths, start: lengths.length - 1 },
     ],
     draw(data, { rho, length }, stage) {
       const { lengths, measured, seed, n_paths: nPaths } = data;
@@ -382,7 +382,7 @@ A chapter's cell prints  <div class="live" data-figure="coin" aria-label="…"> 
       curve.path(lengths, lengths.map((t) => 1 / (4 * t)), "live-ink", true);
       curve.path(lengths, losses, "live-2");
       curve.path(lengths, nearest.llm, "live-1");
-      const at = lengths.reduce((best, t, k) => (Math.abs(t - length) < Math.abs(lengths[best] - length) ? k : best), 0);
+      const at = lengths.indexOf(length);
       curve.dots([lengths[at]], [losses[at]], "live-2", 5);
       const [second, seen] = [Math.abs(1 - rho), lengths[at]];
       stage.legend = [
