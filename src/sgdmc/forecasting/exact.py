@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgdmc.chain.grid import Grid
 from sgdmc.chain.kernel import JointKernel
-from sgdmc.forecasting.stepped import SteppedKernel
+from sgdmc.forecasting.stepped import Step, SteppedKernel
 from sgdmc.sgd.exact import ulam_kernel
 from sgdmc.sgd.problems import LeastSquares, Problem
 from sgdmc.sgd.run import Run
@@ -94,20 +94,12 @@ def sampled_exact_kernel(
         As :func:`sgdmc.run_sgd`.
     """
     grid = _spanned(run, cover, digits)
+    ahead = _sgd(problem, step_size, batch_size, lag)
 
     def step(theta: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
         cells = grid.decode(grid.encode(theta))
         inside = cells + grid.width * (rng.random(theta.shape) - 0.5)
-        after = run_sgd(
-            problem,
-            inside,
-            step_size=step_size,
-            batch_size=batch_size,
-            n_steps=lag,
-            thin=lag,
-            rng=int(rng.integers(2**63)),
-        ).iterates[:, -1]
-        return grid.decode(grid.encode(after))
+        return grid.decode(grid.encode(ahead(inside, rng)))
 
     return SteppedKernel(step, lag, "exact", run.names, tuple(run.paths))
 
@@ -147,12 +139,19 @@ def kernel_but_for_minimum(
         information += hessian @ weighed.sum(axis=0)
         evidence += np.einsum("tji,tj->i", weighed, before @ hessian - gradients)
     estimate = np.linalg.solve(information, evidence)
-    truth = np.linalg.solve(hessian, x.T @ y / len(x))
-    shifted = LeastSquares(x, y + x @ (estimate - truth))
+    shifted = LeastSquares(x, y + x @ (estimate - problem.minimiser))
+
+    return SteppedKernel(
+        _sgd(shifted, step_size, batch_size, lag), lag, "exact", run.names, tuple(run.paths)
+    )
+
+
+def _sgd(problem: Problem, step_size: float, batch_size: int, lag: int) -> Step:
+    """Return SGD itself as a step of a kernel."""
 
     def step(theta: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
         return run_sgd(
-            shifted,
+            problem,
             theta,
             step_size=step_size,
             batch_size=batch_size,
@@ -161,7 +160,7 @@ def kernel_but_for_minimum(
             rng=int(rng.integers(2**63)),
         ).iterates[:, -1]
 
-    return SteppedKernel(step, lag, "exact", run.names, tuple(run.paths))
+    return step
 
 
 def _spanned(run: Run, cover: ArrayLike | None, digits: int) -> Grid:

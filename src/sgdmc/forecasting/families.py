@@ -100,10 +100,6 @@ def _box(centre: Array, half: float) -> dict[str, Array]:
     return {"low": centre - half, "high": centre + half}
 
 
-def _minimiser(problem: LeastSquares) -> Array:
-    return np.asarray(np.linalg.lstsq(problem.X, problem.y, rcond=None)[0])
-
-
 def _least_squares(rng: np.random.Generator, n_steps: int) -> dict[str, Any]:
     problem = _linear(
         rng, scales=rng.uniform(0.6, 1.4, size=2), rotate=False, noise=rng.uniform(0.2, 1.0)
@@ -112,7 +108,7 @@ def _least_squares(rng: np.random.Generator, n_steps: int) -> dict[str, Any]:
         "problem": problem,
         "step_size": _step_for(problem, n_steps, 8.0),
         "n_steps": n_steps,
-        **_box(_minimiser(problem), 4.0),
+        **_box(problem.minimiser, 4.0),
     }
 
 
@@ -155,7 +151,7 @@ def _rotated(rng: np.random.Generator) -> dict[str, Any]:
         "step_size": _step_for(problem, 1000, 4.0),
         "n_steps": 1000,
         "horizons": (50, 100, 250),
-        **_box(_minimiser(problem), 4.0),
+        **_box(problem.minimiser, 4.0),
     }
 
 
@@ -169,7 +165,7 @@ def _line(rng: np.random.Generator) -> dict[str, Any]:
         "step_size": 0.02,
         "n_steps": 1000,
         "horizons": (1000,),
-        **_box(_minimiser(problem), 4.0),
+        **_box(problem.minimiser, 4.0),
     }
 
 
@@ -206,7 +202,7 @@ def _real(rng: np.random.Generator) -> dict[str, Any]:
     if name == "diabetes":
         problem = LeastSquares(chosen, (target - target.mean()) / target.std())
         step_size = _step_for(problem, 1000, 6.0)
-        box = _box(_minimiser(problem), 3.0)
+        box = _box(problem.minimiser, 3.0)
     else:
         problem = LogisticRegression(chosen, (target == 0).astype(float), l2=0.02)
         step_size = 0.05

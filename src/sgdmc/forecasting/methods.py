@@ -173,16 +173,16 @@ def _joint(held: bool) -> Callable[[Bench], Forecaster | None]:
     return forecaster
 
 
+def _sgd(bench: Bench) -> dict[str, Any]:
+    """How SGD ran, for forecasters that know its problem."""
+    return {"step_size": bench.task.step_size, "batch_size": bench.task.batch_size}
+
+
 def _exact(bench: Bench) -> Forecaster:
     """Draw through SGD's own kernel on the grid and at the lag of rows read off a model."""
+    lag = choose_lag(bench.run, digits=_DIGITS, horizon=bench.horizon)[0]
     return sampled_exact_kernel(
-        bench.task.problem,
-        bench.run,
-        step_size=bench.task.step_size,
-        batch_size=bench.task.batch_size,
-        lag=choose_lag(bench.run, digits=_DIGITS, horizon=bench.horizon)[0],
-        digits=_DIGITS,
-        cover=bench.starts,
+        bench.task.problem, bench.run, lag=lag, digits=_DIGITS, cover=bench.starts, **_sgd(bench)
     )
 
 
@@ -190,14 +190,9 @@ def _exact_matrix(bench: Bench) -> Forecaster | None:
     """Compute that kernel on 100 bins, of two coordinates."""
     if bench.task.problem.dim != 2:
         return None
+    lag = choose_lag(bench.run, digits=_DIGITS, horizon=bench.horizon)[0]
     return exact_kernel(
-        bench.task.problem,
-        bench.run,
-        step_size=bench.task.step_size,
-        batch_size=bench.task.batch_size,
-        lag=choose_lag(bench.run, digits=_DIGITS, horizon=bench.horizon)[0],
-        points_per_cell=4,
-        cover=bench.starts,
+        bench.task.problem, bench.run, lag=lag, points_per_cell=4, cover=bench.starts, **_sgd(bench)
     )
 
 
@@ -205,13 +200,8 @@ def _but_for_minimum(bench: Bench) -> Forecaster | None:
     """Estimate the minimum alone, for limits of least squares."""
     if bench.task.family not in _LIMITS:
         return None
-    return kernel_but_for_minimum(
-        cast(LeastSquares, bench.task.problem),
-        bench.run,
-        step_size=bench.task.step_size,
-        batch_size=bench.task.batch_size,
-        lag=bench.horizon,
-    )
+    problem = cast(LeastSquares, bench.task.problem)
+    return kernel_but_for_minimum(problem, bench.run, lag=bench.horizon, **_sgd(bench))
 
 
 METHODS: dict[str, Callable[[Bench], Forecaster | None]] = {
