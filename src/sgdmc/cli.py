@@ -214,6 +214,7 @@ def _forecast(options: argparse.Namespace) -> None:
     np.savez_compressed(
         options.out / "samples.npz",
         samples=result.samples,
+        predictive=result.predictive,
         starts=starts,
         names=np.array(run.names),
         n_steps=steps,

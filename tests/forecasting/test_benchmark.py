@@ -93,7 +93,7 @@ def test_two_processes_give_the_same(tmp_path):
 
 
 def test_skill_by_hand():
-    def record(problem, method, w1):
+    def record(problem, method, w1, crps=0.1):
         return {
             "family": "F1",
             "problem": problem,
@@ -101,7 +101,7 @@ def test_skill_by_hand():
             "horizon": 10,
             "method": method,
             "w1": w1,
-            "crps": w1,
+            "crps": crps,
             "cover50": 0.5,
             "cover90": 0.9,
             "width90": 0.2,
@@ -114,8 +114,8 @@ def test_skill_by_hand():
     for problem in range(4):
         records += [
             record(problem, "stays where it starts", 0.4),
-            record(problem, "tail of the run", 0.2),
-            record(problem, "LLM", 0.05),
+            record(problem, "tail of the run", 0.2, 0.16),
+            record(problem, "LLM", 0.05, 0.08),
         ]
     cells = {c.method: c for c in summarise(records)}
     assert cells["LLM"].skill == pytest.approx(0.75)
@@ -123,3 +123,22 @@ def test_skill_by_hand():
     assert cells["tail of the run"].skill == 0.0
     assert cells["stays where it starts"].skill == pytest.approx(-1.0)
     assert cells["LLM"].best_trivial == "tail of the run"
+    # By the CRPS another trivial forecast is best.
+    assert cells["LLM"].crps_skill == pytest.approx(0.2)
+    assert cells["LLM"].crps_skill_interval == (pytest.approx(0.2), pytest.approx(0.2))
+    assert cells["stays where it starts"].crps_skill == 0.0
+
+
+def test_the_best_trivial_forecast_has_no_skill_to_the_last_bit():
+    rng = np.random.default_rng(0)
+    same = dict.fromkeys(("cover50", "cover90", "width90", "interval90"), 0.5)
+    none = dict.fromkeys(("basin_accuracy", "brier"))
+    where = {"family": "F1", "runs": 1, "horizon": 10}
+    for _ in range(20):
+        records = [
+            {**where, **same, **none, "problem": k, "method": method, "w1": w, "crps": w}
+            for method in ("tail of the run", "analogue")
+            for k, w in enumerate(rng.random(20))
+        ]
+        best = max(summarise(records, n_bootstrap=2), key=lambda c: c.skill)
+        assert (best.method, best.skill, best.crps_skill) == (best.best_trivial, 0.0, 0.0)

@@ -127,12 +127,12 @@ def test_runs_on_a_line_are_rotated_and_the_rest_stays():
     np.testing.assert_allclose((end - [1.0, 2.0]) @ [-0.8, 0.6], 3.0, atol=0.05)
 
 
-def test_a_field_needs_two_coordinates_and_four_iterates():
+def test_a_field_needs_four_iterates():
     path = quadratic_path(100)
     field = choose_field([path])
     assert isinstance(field, GradientField)
     assert field is GradientField.fit([path])
-    assert choose_field([path[:, :1]]) is None
+    assert choose_field([path[:, :1]]).basis.shape == (1, 1)
     assert choose_field([path[:3], path[50:53]]) is None
     assert choose_field([path[:3], path[50:54]]) is not None
     line = [1.0, 2.0] + (5 * 0.97 ** np.arange(200.0))[:, None] * np.array([0.6, 0.8])

@@ -8,6 +8,8 @@ from sgdmc import estimate_kernel, forecast, make_least_squares, run_sgd
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.gradient import GradientKernel, follow_field, residuals_of
 from sgdmc.forecasting.held import FieldKernel, hold_to_field
+from sgdmc.forecasting.scores import score_forecast
+from sgdmc.sgd.problems import LogisticRegression
 from sgdmc.sgd.run import Run
 
 
@@ -157,3 +159,21 @@ def test_uniform_points_are_stratified_over_the_chains_of_a_start(runs):
         strata = np.sort((points.reshape(2, 8, 2) * 8).astype(int), axis=1)
         np.testing.assert_array_equal(strata, np.arange(8)[None, :, None] + np.zeros((2, 1, 2)))
     np.testing.assert_allclose(ends, np.repeat(field.flow(starts, 25)[:, None], 8, 1), atol=0.02)
+
+
+def test_one_coordinate_follows_a_field_by_default():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(100, 1))
+    labels = (rng.random(100) < 1 / (1 + np.exp(-2 * x[:, 0]))).astype(float)
+    problem = LogisticRegression(x, labels, l2=0.02)
+    options = {"step_size": 0.05, "n_steps": 400}
+    run = run_sgd(problem, [[-4.0], [0.5], [4.0]], rng=1, **options)
+    starts = np.linspace(-3.5, 3.5, 12)[:, None]
+    real = run_sgd(problem, np.repeat(starts, 100, axis=0), rng=2, **options)
+    truth = real.iterates[:, 100].reshape(12, 100, 1)
+    kernels = {c: estimate_kernel(run, coupling=c, cover=starts) for c in ("auto", "blocks")}
+    assert isinstance(kernels["auto"], FieldKernel)
+    casts = {c: forecast(k, starts, n_steps=100, n_chains=200, rng=0) for c, k in kernels.items()}
+    table = score_forecast(casts, truth)
+    assert table["auto"].w1 < 0.8 * min(table["blocks"].w1, table["AR(1)"].w1)
+    assert table["auto"].interval90 < table["blocks"].interval90

@@ -56,6 +56,19 @@ def test_the_interval_score_is_least_for_the_true_quantiles():
     assert scores[1] == pytest.approx(2 * z + 40 * (norm.pdf(z) - 0.05 * z), rel=0.02)
 
 
+def test_single_outcomes_are_foretold_by_the_wider_law():
+    draws, wide = np.zeros((1, 4, 1)), np.array([0.0, 0, 0, 10])[None, :, None]
+    truth = np.array([0.0, 10.0])[None, :, None]
+    minima = np.array([[0.0], [10.0]])
+    score = score_samples("x", draws, truth, scale=[1.0], minima=minima, predictive=wide)
+    alone = score_samples("x", wide, truth, scale=[1.0], minima=minima)
+    assert (score.crps, score.brier) == (alone.crps, alone.brier)
+    # E|X - Y| is 5 with and without the wide law's E|X - X'|/2 = 15/8, a mean of 2.5 and 7.5.
+    assert score.crps == pytest.approx((2.5 + 7.5) / 2 - 15 / 8)
+    # Half of the outcomes lie 10 from all draws.
+    assert score.w1 == pytest.approx(5.0)
+
+
 def test_basins_by_hand():
     minima = np.array([[0.0], [10.0]])
     draws = np.array([0, 0, 0, 10])[None, :, None]

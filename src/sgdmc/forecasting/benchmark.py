@@ -29,8 +29,8 @@ __all__ = ["METHODS", "Cell", "Plan", "run_benchmark", "run_task", "summarise"]
 Array = NDArray[np.float64]
 
 REFERENCE = "SGD itself, other seeds"
-# Chains a start of the joint kernel, each step of which is a reading.
-_JOINT_CHAINS = 6
+# Starts, and chains a start, of the joint kernel, each step of which is a reading.
+_JOINT_STARTS, _JOINT_CHAINS = 15, 24
 
 
 @dataclass(frozen=True)
@@ -110,20 +110,22 @@ def run_task(plan: Plan, family: str, index: int, n_runs: int) -> list[dict[str,
             kernel = METHODS[name](bench)
             if kernel is None:
                 continue
+            joint = name.startswith("LLM joint")
+            some = starts[:_JOINT_STARTS] if joint else starts
             drawn[name] = kernel.advance(
-                starts,
+                some,
                 n_steps=horizon,
-                n_chains=_JOINT_CHAINS if name.startswith("LLM joint") else plan.n_chains,
+                n_chains=min(_JOINT_CHAINS, plan.n_chains) if joint else plan.n_chains,
                 rng=np.random.default_rng([plan.seed, index, horizon]),
             )
             spread[name] = predictive_draws(
-                kernel, starts, drawn[name], n_steps=horizon, seed=plan.seed + index
+                kernel, some, drawn[name], n_steps=horizon, seed=plan.seed + index
             )
         for name, draws in drawn.items():
             score = score_samples(
                 name,
                 draws,
-                truth,
+                truth[: len(draws)],
                 scale=scale,
                 minima=task.minima,
                 predictive=spread.get(name),
@@ -253,10 +255,12 @@ class Cell:
     ----------
     score, skill : float
         ``W1/range`` and ``1 − score / best trivial score``.
+    crps, crps_skill : float
+        Likewise of the CRPS, that of the trivial forecast with the lowest.
     cover50, cover90, width90, interval90 : float
         As in :class:`sgdmc.forecasting.scores.Score`.
-    skill_interval : tuple of float
-        95% bootstrap interval over problems.
+    skill_interval, crps_skill_interval : tuple of float
+        95% bootstrap intervals over problems.
     best_trivial : str
         The trivial forecast with the lowest mean score in this cell.
     """
@@ -277,6 +281,8 @@ class Cell:
     skill: float
     skill_interval: tuple[float, float]
     best_trivial: str
+    crps_skill: float
+    crps_skill_interval: tuple[float, float]
 
 
 def summarise(
@@ -294,14 +300,17 @@ def summarise(
     for (family, runs, horizon), by_method in cells.items():
         trivial = [name for name in TRIVIAL if name in by_method]
         scores = {name: _column(rows, "w1") for name, rows in by_method.items()}
+        crps = {name: _column(rows, "crps") for name, rows in by_method.items()}
         best = min(trivial, key=lambda name: float(scores[name].mean()))
         for name, rows in by_method.items():
             # A method that does not apply to every problem is compared on those where it does.
             pairs = [int(r["problem"]) for r in rows]
             where = {int(r["problem"]): k for k, r in enumerate(by_method[best])}
             picks = np.array([where[p] for p in pairs])
-            table = np.stack([scores[t][picks] for t in trivial])
-            skill, interval = _skill(scores[name], table, n_bootstrap, rng)
+            (skill, interval), (crps_skill, crps_interval) = (
+                _skill(of[name], np.stack([of[t][picks] for t in trivial]), n_bootstrap, rng)
+                for of in (scores, crps)
+            )
             found.append(
                 Cell(
                     family,
@@ -310,7 +319,7 @@ def summarise(
                     name,
                     len(rows),
                     float(scores[name].mean()),
-                    float(_column(rows, "crps").mean()),
+                    float(crps[name].mean()),
                     float(_column(rows, "cover50").mean()),
                     float(_column(rows, "cover90").mean()),
                     float(_column(rows, "width90").mean()),
@@ -320,6 +329,8 @@ def summarise(
                     skill,
                     interval,
                     best,
+                    crps_skill,
+                    crps_interval,
                 )
             )
     return found
@@ -328,15 +339,14 @@ def summarise(
 def _skill(
     score: Array, trivial: Array, n_bootstrap: int, seed: int
 ) -> tuple[float, tuple[float, float]]:
-    def of(picks: NDArray[np.int64]) -> float:
-        base = trivial[:, picks].mean(axis=1).min()
-        return float(1 - score[picks].mean() / base) if base > 0 else 0.0
-
     rng = np.random.default_rng(seed)
     n = len(score)
-    draws = [of(rng.integers(n, size=n)) for _ in range(n_bootstrap)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return of(np.arange(n)), (float(low), float(high))
+    picks = np.concatenate([np.arange(n)[None], rng.integers(n, size=(n_bootstrap, n))])
+    mine, *base = np.concatenate([score[None], trivial])[:, picks].mean(axis=2)
+    best = np.min(base, axis=0)
+    skill = 1 - np.divide(mine, best, out=np.ones_like(mine), where=best > 0)
+    low, high = np.quantile(skill[1:], [0.025, 0.975])
+    return float(skill[0]), (float(low), float(high))
 
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Array:

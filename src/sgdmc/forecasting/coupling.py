@@ -78,9 +78,9 @@ def choose_field(paths: Sequence[Array], *, convex: bool | None = None) -> Gradi
     Returns
     -------
     GradientField or None
-        None for one coordinate and for fewer than four iterates.
+        None for fewer than four iterates.
     """
-    if paths[0].shape[1] == 1 or max(len(p) for p in paths) < SHORTEST:
+    if max(len(p) for p in paths) < SHORTEST:
         return None
     return GradientField.fit(paths, convex=convex)
 

@@ -92,9 +92,9 @@ def estimate_kernel(
         ``"blocks"``: one chain a coordinate as it is; ``"rotated"``: in the eigen-coordinates of a
         VAR(1) fit; ``"field"``: rows scatter around means that follow a Gaussian process for the
         loss's gradient, one for all coordinates; ``"auto"``: for ``"llm"`` with ``recalibrate`` the
-        field, unless there is one coordinate; otherwise the better of the first two by how a
-        coupled law explains the steps; ``"joint"``, for ``"llm"``: coordinates
-        interleaved in one text. Stepped methods are joint anyway.
+        field; otherwise the better of the first two by how a coupled law explains the steps;
+        ``"joint"``, for ``"llm"``: coordinates interleaved in one text. Stepped methods are joint
+        anyway.
     convex : bool, optional
         For the field and ``"gradient-gp"``: whether the loss is convex, where that is known. By
         default the runs decide, and one that saw a single basin seldom can. ``False`` is for a loss

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.integrate import solve_ivp
+from scipy.optimize import minimize
 
 from sgdmc.sgd.problems import (
     LeastSquares,
@@ -24,6 +26,9 @@ from sgdmc.sgd.problems import (
 __all__ = ["FAMILIES", "Task", "make_task"]
 
 Array = NDArray[np.float64]
+
+# Time that gradients flow before a minimum is looked for, and how near two ends are the same.
+_FLOW, _SAME = 400.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -132,15 +137,39 @@ def _basins(rng: np.random.Generator) -> dict[str, Any]:
     scale, frequency = rng.uniform(1.0, 1.8), rng.uniform(1.0, 1.8)
     y = scale * np.sin(frequency * x) + 0.1 * rng.normal(size=100)
     problem = SineRegression(x, y)
+    low, high = np.full(2, -2.5), np.full(2, 2.5)
     return {
         "problem": problem,
         "step_size": 0.02,
         "n_steps": 2000,
         "horizons": (200, 2000),
-        "low": np.full(2, -2.5),
-        "high": np.full(2, 2.5),
-        "minima": np.array([[scale, frequency], [-scale, -frequency]]),
+        "low": low,
+        "high": high,
+        "minima": _minima(problem, low, high),
     }
+
+
+def _minima(problem: SineRegression, low: Array, high: Array, *, n_side: int = 8) -> Array:
+    """Where gradient flow ends from the box: (k, dim), those of most starts first."""
+
+    def loss(theta: Array) -> float:
+        return float(problem.loss(theta))
+
+    sides = [np.linspace(a, b, 2 * n_side + 1)[1::2] for a, b in zip(low, high, strict=True)]
+    found: list[Array] = []
+    reached: list[int] = []
+    for start in np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, len(low)):
+        slow = solve_ivp(
+            lambda _, theta: -problem.gradient(theta), (0.0, _FLOW), start, method="LSODA"
+        ).y[:, -1]
+        end = minimize(loss, slow, jac=problem.gradient).x
+        near = [k for k, known in enumerate(found) if np.abs(known - end).max() < _SAME]
+        if near:
+            reached[near[0]] += 1
+        else:
+            found.append(end)
+            reached.append(1)
+    return np.array(found)[np.argsort(-np.array(reached), kind="stable")]
 
 
 def _rotated(rng: np.random.Generator) -> dict[str, Any]:

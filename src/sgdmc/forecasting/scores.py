@@ -27,7 +27,8 @@ class Score:
     w1 : float
         Wasserstein-1 distance of the two laws divided by the range.
     crps : float
-        Continuous ranked probability score divided by the range.
+        Continuous ranked probability score divided by the range, of the law that is to foretell
+        single outcomes (`predictive` of :func:`score_samples`), like all that follows.
     coverage50, coverage90 : float
         Share of real outcomes inside the central 50% and 90% intervals.
     width90, interval90 : float
@@ -118,8 +119,8 @@ def score_samples(
     minima : array_like, shape (k, dim), optional
         Points that name the basins: an outcome belongs to the nearest one (in units of scale).
     predictive : array_like, shape (n_starts, any number, dim), optional
-        Draws whose intervals are to cover the outcomes, where the forecast has some that carry the
-        uncertainty of its kernel; ``samples`` by default.
+        Draws that are to foretell single outcomes (intervals, CRPS, basins), where the forecast has
+        some that carry the uncertainty of its kernel; ``samples`` by default.
 
     Raises
     ------
@@ -141,23 +142,25 @@ def score_samples(
         raise ValueError("scale must be positive somewhere; every coordinate is constant.")
     spread = x if predictive is None else np.asarray(predictive, dtype=np.float64)
     p, q, wide = (np.sort(np.swapaxes(v[:, :, used], 1, 2), axis=2) for v in (x, y, spread))
-    w1, crps = (distance / width[used] for distance in _w1_and_crps(p, q))
+    w1, crps = _w1_and_crps(p, q)
+    if predictive is not None:
+        crps = _w1_and_crps(wide, q)[1]
     inside50 = _interval(wide, q, 0.5)[0]
     inside90, length, missed = _interval(wide, q, 0.9)
     accuracy = brier = None
     if minima is not None:
-        accuracy, brier = _basins(x, y, np.asarray(minima, dtype=np.float64), width)
+        accuracy, brier = _basins(spread, y, np.asarray(minima, dtype=np.float64), width)
     return Score(
         name,
-        float(w1.mean()),
-        float(crps.mean()),
+        float((w1 / width[used]).mean()),
+        float((crps / width[used]).mean()),
         float(inside50.mean()),
         float(inside90.mean()),
         float((length / width[used]).mean()),
         float((missed / width[used]).mean()),
         accuracy,
         brier,
-        w1.mean(axis=1),
+        (w1 / width[used]).mean(axis=1),
     )
 
 

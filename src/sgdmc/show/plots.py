@@ -109,7 +109,7 @@ def plot_forecast(
     shown = np.linspace(0, len(forecast.starts) - 1, min(_MAX_STARTS, len(forecast.starts)))
     picks = np.unique(shown.astype(int))
     low_high = forecast.interval(0.9)[picks]
-    middle = np.median(forecast.samples[picks], axis=1)
+    middle = np.median(forecast.predictive[picks], axis=1)
     real = None if truth is None else np.asarray(truth, dtype=np.float64)[picks]
     with styled():
         dim = len(forecast.names)

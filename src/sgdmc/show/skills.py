@@ -30,6 +30,7 @@ def benchmark_rows(cells: Sequence[Cell]) -> list[dict[str, str | float | None]]
             "low": c.skill_interval[0],
             "high": c.skill_interval[1],
             "CRPS/range": c.crps,
+            "CRPS skill": c.crps_skill,
             "cover 50%": c.cover50,
             "cover 90%": c.cover90,
             "width 90%": c.width90,

@@ -161,7 +161,7 @@ def forecast_rows(result: Forecast, *, brief: bool = False) -> list[dict[str, st
                 {
                     "start": ", ".join(written),
                     "coordinate": name,
-                    "median": float(np.median(result.samples[a, :, i])),
+                    "median": float(np.median(result.predictive[a, :, i])),
                     "low 5%": float(low_high[a, 0, i]),
                     "high 95%": float(low_high[a, 1, i]),
                     "most likely": float(minima[a, i]),
