@@ -409,3 +409,38 @@ def test_units_do_not_decide_what_moves(unit):
     np.testing.assert_allclose(along[1] / along[0], unit, rtol=1e-6)
     assert along[2] == 0.0
     assert directions_of([path]).shape == (3, 1)
+
+
+@pytest.mark.parametrize("n_runs", [1, 4])
+def test_units_of_parameters_that_are_far_apart_do_not_matter(n_runs):
+    paths = on_a_quadratic(n_runs=n_runs)
+    own = GradientField.fit(paths)
+    starts = np.random.default_rng(2).uniform(-3, 3, size=(10, 2))
+    # The fields differ, as ranges are not quite the units in which there is one step size.
+    ends = own.ends(starts, 50, n_draws=100, rng=np.random.default_rng(0))
+    for unit in (1e2, 1e6):
+        units = np.array([1.0, unit])
+        field = GradientField.fit([p * units for p in paths])
+        assert "ranges are taken as units" in field.kind
+        off = field.flow(starts * units, 50) / units - own.flow(starts, 50)
+        assert (np.abs(off) < 3 * ends.std(axis=1)).all()
+        found = field.ends(starts * units, 50, n_draws=100, rng=np.random.default_rng(0)) / units
+        np.testing.assert_allclose(found.std(axis=1).mean(0), ends.std(axis=1).mean(0), rtol=1.0)
+        drift = np.array([[0.1, 0.05]])
+        np.testing.assert_allclose(
+            field.loudness(drift * units), own.loudness(drift), rtol=0.5, atol=0.5
+        )
+
+
+def test_one_step_size_is_taken_to_hold_in_the_units_of_the_parameters():
+    path = on_a_quadratic(n_runs=1)[0] * [1.0, 5.0]
+    assert (GradientField.fit([path]).scale == 1).all()
+    # Ranges that are far apart do not show other units: here one coordinate began at its minimum.
+    rng = np.random.default_rng(0)
+    far = np.zeros((400, 2))
+    far[0, 0] = 50.0
+    for t in range(399):
+        far[t + 1] = far[t] * [0.98, 0.96] + 0.02 * rng.normal(size=2)
+    width = np.ptp(far, axis=0)
+    assert width[0] > 40 * width[1]
+    assert (GradientField.fit([far]).scale == 1).all()
