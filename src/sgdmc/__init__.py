@@ -18,6 +18,7 @@ from sgdmc.chain.transitions import count_transitions, simulate_chain
 from sgdmc.forecasting.estimate import complete_kernel, estimate_kernel
 from sgdmc.forecasting.exact import exact_kernel
 from sgdmc.forecasting.forecast import Forecast, forecast
+from sgdmc.forecasting.held import load_kernel
 from sgdmc.forecasting.scaling import fit_power_law, in_context_curve
 from sgdmc.forecasting.scores import score_forecast
 from sgdmc.forecasting.trial_report import TrialSpec
@@ -34,7 +35,8 @@ from sgdmc.sgd.problems import (
     make_logistic_regression,
     make_sine_regression,
 )
-from sgdmc.sgd.run import DivergedError, Run, load_run
+from sgdmc.sgd.run import DivergedError, Run
+from sgdmc.sgd.run_file import load_run
 from sgdmc.sgd.simulate import run_sgd
 from sgdmc.transport.barycenter import debiased_barycenter
 
@@ -65,6 +67,7 @@ __all__ = [
     "forecast",
     "in_context_curve",
     "kl_divergence",
+    "load_kernel",
     "load_run",
     "make_least_squares",
     "make_logistic_regression",

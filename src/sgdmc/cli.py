@@ -15,12 +15,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sgdmc._core import validate
+from sgdmc._core.words import counted
 
 if TYPE_CHECKING:
     from sgdmc.chain.kernel import Kernel
@@ -95,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     scaling = _command(commands, "scaling", _scaling, "in-context scaling laws by spectral gap")
     scaling.add_argument("--model", default="shipped", help="'shipped', a folder, or a Hub id")
     scaling.add_argument("--length", type=int, default=1000, help="longest context, in symbols")
-    scaling.add_argument("--repeats", type=int, default=10, help="paths a chain")
+    scaling.add_argument("--repeats", type=int, default=64, help="paths a chain")
     scaling.add_argument("--seed", type=int, default=0, help="covers every draw")
     scaling.add_argument("--out", type=Path, default=Path("sgdmc-scaling"), help="output folder")
 
@@ -188,7 +190,7 @@ def _forecast(options: argparse.Namespace) -> None:
     from sgdmc.chain.kernel import Kernel
     from sgdmc.forecasting.forecast import forecast
     from sgdmc.forecasting.held import FieldKernel
-    from sgdmc.sgd.run import load_run
+    from sgdmc.sgd.run_file import load_run
     from sgdmc.show.plots import plot_forecast, plot_kernel, plot_run, save_figure
     from sgdmc.show.report import Report
     from sgdmc.show.terminal import forecast_rows, print_table
@@ -196,17 +198,21 @@ def _forecast(options: argparse.Namespace) -> None:
     run = load_run(options.file)
     starts = _starts(options, run)
     steps = options.steps if options.steps is not None else run.n_steps
-    if steps < 1:
-        raise ValueError(f"--steps must be at least 1; got {steps}.")
+    # Before minutes of reading, not after.
+    validate.as_int("--steps", steps, minimum=1)
+    validate.as_int("--chains", options.chains, minimum=1)
+    validate.as_int("--seed", options.seed, minimum=0)
+    options.out.mkdir(parents=True, exist_ok=True)
     kernel = _estimate(options, run, starts, steps)
     result = forecast(kernel, starts, n_steps=steps, n_chains=options.chains, rng=options.seed)
     rows = forecast_rows(result)
-    print(f"{run.source}: {run.n_chains} run(s), {run.n_steps} steps, {', '.join(run.names)}")
+    recorded = "steps" if run.thin == 1 else f"recorded steps (each {run.thin} steps of SGD)"
+    runs = f"{counted(run.n_chains, 'run')} of {run.n_steps} {recorded}"
+    print(f"{run.source}: {runs}, {', '.join(run.names)}")
     for note in kernel.notes:
         print(f"  {note}")
-    print_table(forecast_rows(result, brief=True), title=f"{steps} steps ahead")
+    print_table(forecast_rows(result, brief=True), title=f"{steps} {recorded} ahead")
 
-    options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "forecast.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -221,15 +227,17 @@ def _forecast(options: argparse.Namespace) -> None:
     )
     report = Report(f"Forecast from {run.source}")
     report.text(
-        f"{run.n_chains} observed run(s) of {run.n_steps} steps; {len(starts)} start(s) that were "
-        f"never run; where SGD is {steps} steps later. Intervals hold 90% of the forecast."
+        f"Observed: {runs}. Where SGD is {steps} {recorded} after "
+        f"{counted(len(starts), 'start')} that it was never run from. Intervals hold 90% of the "
+        "forecast."
     )
     report.table(rows)
     report.notes(kernel.notes)
     pictures = {"run": (plot_run(run), "The observed run.")}
     written = kernel.rows if isinstance(kernel, FieldKernel) else kernel
+    if isinstance(kernel, Kernel | FieldKernel):
+        kernel.save(options.out / "kernel.npz")
     if isinstance(written, Kernel):
-        written.save(options.out / "kernel.npz")
         pictures["kernel"] = (plot_kernel(written), "The kernel; marks: rows never visited.")
     pictures["forecast"] = (plot_forecast(result), "Forecast: medians and 90% intervals.")
     for name, (figure, caption) in pictures.items():
@@ -242,25 +250,29 @@ def _forecast(options: argparse.Namespace) -> None:
 def _kernel(options: argparse.Namespace) -> None:
     from sgdmc.chain.kernel import Kernel
     from sgdmc.forecasting.held import FieldKernel
-    from sgdmc.sgd.run import load_run
+    from sgdmc.sgd.run_file import load_run
     from sgdmc.show.plots import plot_kernel, save_figure
 
-    run = load_run(options.file)
-    kernel = _estimate(options, run, None, None)
-    if isinstance(kernel, FieldKernel):
-        kernel = replace(kernel.rows, notes=kernel.notes)
-    if not isinstance(kernel, Kernel):
+    if options.coupling == "joint":
         raise ValueError(
-            f"--method must estimate rows to be written down; {options.method} steps parameters "
+            "--coupling must be auto, field, blocks or rotated for rows to be written down; a "
+            "joint kernel has none, as it is read where its chains go. Use forecast."
+        )
+    run = load_run(options.file)
+    options.out.mkdir(parents=True, exist_ok=True)
+    kernel = _estimate(options, run, None, None)
+    if not isinstance(kernel, Kernel | FieldKernel):
+        raise ValueError(
+            f"--method must estimate rows to be written down; {kernel.method} steps parameters "
             "and has none. Use llm, counts, dirichlet, ar1 or ar1-kde."
         )
-    options.out.mkdir(parents=True, exist_ok=True)
     kernel.save(options.out / "kernel.npz")
-    save_figure(plot_kernel(kernel), options.out, "kernel")
+    rows = kernel.rows if isinstance(kernel, FieldKernel) else kernel
+    save_figure(plot_kernel(rows), options.out, "kernel")
     for i, name in enumerate(kernel.names):
         seen = int(kernel.observed[i].sum())
         print(
-            f"{name}: {seen} of {kernel.n_states} states visited, off-state mass at most "
+            f"{name}: {seen} of {rows.n_states} states visited, off-state mass at most "
             f"{np.nanmax(kernel.off_state_mass[i]):.2e}"
         )
     for note in kernel.notes:
@@ -293,7 +305,7 @@ def _scaling(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    from sgdmc.forecasting.benchmark import METHODS, Plan, quick, run_benchmark, summarise
+    from sgdmc.forecasting.benchmark import Plan, quick, run_benchmark, summarise
     from sgdmc.forecasting.families import FAMILIES
     from sgdmc.show.plots import save_figure
     from sgdmc.show.skills import benchmark_rows, figure_benchmark
@@ -302,10 +314,6 @@ def _benchmark(options: argparse.Namespace) -> None:
 
     families = tuple(options.families.split(",")) if options.families else tuple(FAMILIES)
     methods = tuple(m.strip() for m in options.methods.split(";")) if options.methods else ()
-    for name, given, known in (("families", families, FAMILIES), ("methods", methods, METHODS)):
-        unknown = [g for g in given if g not in known]
-        if unknown:
-            raise ValueError(f"--{name} must be among {tuple(known)}; got {unknown}.")
     plan = Plan(
         families=families,
         n_problems=options.problems,
@@ -441,6 +449,8 @@ def _estimate(
 
 
 def _starts(options: argparse.Namespace, run: Run) -> NDArray[np.float64]:
+    from sgdmc.sgd.run_file import load_starts
+
     rows = []
     for text in options.start:
         cells = [c for c in text.replace(";", ",").split(",") if c.strip()]
@@ -456,7 +466,7 @@ def _starts(options: argparse.Namespace, run: Run) -> NDArray[np.float64]:
             )
         rows.append(row)
     if options.starts is not None:
-        rows.extend(_read_starts(options.starts, run).tolist())
+        rows.extend(load_starts(options.starts, run.names).tolist())
     if not rows:
         raise ValueError(
             f"--start must be given at least once: {run.dim} number(s) for "
@@ -467,20 +477,6 @@ def _starts(options: argparse.Namespace, run: Run) -> NDArray[np.float64]:
         a = int(np.argwhere(~np.isfinite(starts))[0, 0])
         raise ValueError(f"--start must be finite; got {starts[a].tolist()} as start {a}.")
     return starts
-
-
-def _read_starts(path: Path, run: Run) -> NDArray[np.float64]:
-    if path.suffix.lower() == ".npy":
-        values = np.atleast_2d(np.load(path, allow_pickle=False))
-    else:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            lines = [line for line in csv.reader(stream) if line]
-        if lines and lines[0] and lines[0][0].strip() == run.names[0]:
-            lines = lines[1:]
-        values = np.array(lines, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] != run.dim:
-        raise ValueError(f"--starts must have {run.dim} columns; got shape {values.shape}.")
-    return np.asarray(values, dtype=np.float64)
 
 
 if __name__ == "__main__":

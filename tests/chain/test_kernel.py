@@ -88,8 +88,9 @@ def test_rotated_coordinates_map_there_and_back():
 
 def test_saved_kernels_come_back(tmp_path):
     kernel = make_kernel()
-    kernel.save(tmp_path / "kernel.npz")
-    loaded = Kernel.load(tmp_path / "kernel.npz")
+    kernel.save(tmp_path / "kernel")
+    loaded = Kernel.load(tmp_path / "kernel")
+    assert [p.name for p in tmp_path.iterdir()] == ["kernel.npz"]
     np.testing.assert_array_equal(loaded.blocks, kernel.blocks)
     assert loaded.grid == kernel.grid
     assert (loaded.lag, loaded.names, loaded.notes) == (3, ("a", "b"), ("a note",))

@@ -1,5 +1,6 @@
 """The command line: what it writes, and one line with exit code 2 for what the user can mend."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -7,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from sgdmc import Kernel, forecast, load_kernel
 from sgdmc.cli import main
+from sgdmc.forecasting.held import FieldKernel
 from sgdmc.sgd.problems import make_least_squares
 from sgdmc.sgd.simulate import run_sgd
 
@@ -58,6 +61,15 @@ def test_forecast_writes_everything(log, tmp_path, capsys):
     assert "http" not in page.split("</style>")[1].replace("http://www.w3.org", "")
     with np.load(out / "samples.npz") as saved:
         assert saved["samples"].shape == (2, 1000, 2)
+        wide = saved["predictive"]
+    with (out / "forecast.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert float(rows[0]["median"]) == np.median(wide[0, :, 0])
+    assert all(float(r["low 5%"]) <= float(r["median"]) <= float(r["high 95%"]) for r in rows)
+    # What was written down forecasts as the command did.
+    kernel = load_kernel(out / "kernel.npz")
+    again = forecast(kernel, [[1.0, -1.0], [-2.0, 2.0]], n_steps=300, rng=1)
+    np.testing.assert_allclose(again.predictive, wide, atol=1e-9)
     header, *rows = (out / "forecast.csv").read_text().splitlines()
     assert header.startswith("start,coordinate,median")
     assert len(rows) == 4
@@ -134,6 +146,40 @@ def test_kernel_is_written_down(log, tmp_path, capsys):
         np.testing.assert_allclose(saved["blocks"].sum(axis=2), 1.0)
     line = fails(capsys, "kernel", log, "--method", "var1", "--out", tmp_path)
     assert "--method must estimate rows" in line
+    line = fails(capsys, "kernel", log, "--coupling", "joint", "--out", tmp_path)
+    assert "--coupling must be auto, field, blocks or rotated" in line
+    assert main(["kernel", str(log), "--out", str(tmp_path)]) == 0
+    assert isinstance(load_kernel(tmp_path / "kernel"), FieldKernel)
+    with pytest.raises(ValueError, match=r"whose means follow a field. Use sgdmc.load_kernel"):
+        Kernel.load(tmp_path / "kernel.npz")
+
+
+def test_steps_that_were_not_recorded_are_told(tmp_path, capsys):
+    path = tmp_path / "thin.csv"
+    values = 3 * 0.9 ** np.arange(80)
+    path.write_text("step,a\n" + "\n".join(f"{10 * t},{v}" for t, v in enumerate(values)))
+    assert main(["forecast", str(path), "--start", "2", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 run of 79 recorded steps (each 10 steps of SGD)" in printed
+    assert "79 recorded steps (each 10 steps of SGD) ahead" in " ".join(printed.split())
+    assert "recorded steps, so that" in printed
+    assert "each 10 steps of SGD" in (tmp_path / "report.html").read_text()
+
+
+def test_a_handful_of_steps_is_warned_of(tmp_path, capsys):
+    path = tmp_path / "short.csv"
+    path.write_text("a,b\n3,1\n2.5,0.5\n2,0.3\n")
+    assert main(["forecast", str(path), "--start", "2,0.4", "--out", str(tmp_path)]) == 0
+    assert "run holds 2 steps in all" in capsys.readouterr().err
+
+
+def test_starts_from_a_table(log, tmp_path):
+    starts = tmp_path / "starts.csv"
+    starts.write_text("bias,weight\n-1,1\n2,-1\n")
+    arguments = ["forecast", str(log), "--starts", str(starts), "--method", "ar1"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    with np.load(tmp_path / "samples.npz") as saved:
+        np.testing.assert_array_equal(saved["starts"], [[1, -1], [-1, 2]])
 
 
 @pytest.mark.parametrize(
@@ -146,9 +192,11 @@ def test_kernel_is_written_down(log, tmp_path, capsys):
         (["--start", "1,1", "--lag", "0"], "lag must be an integer of at least 1"),
         (["--start", "1,1", "--lag", "900"], "lag must be shorter than the longest run"),
         (["--start", "1,1", "--steps", "0"], "--steps must be at least 1"),
-        (["--start", "1,1", "--chains", "0"], "n_chains must be at least 1"),
+        (["--start", "1,1", "--chains", "0"], "--chains must be at least 1"),
         (["--start", "1,1", "--model", "./nowhere"], "name must be a folder that exists"),
         (["--start", "1,1", "--model", "nobody/nothing"], "name must be a Hub id that can be"),
+        (["--start", "1,1", "--seed", "-1"], "--seed must be at least 0"),
+        (["--start", "1,1", "--device", "foo"], "device must be cpu, cuda or cuda:1, say"),
         (["--start", "1,1", "--dtype", "int4"], "dtype must be"),
         (["--start", "1,1", "--max-context", "8"], "context of"),
         (["--start", "1,1", "--method", "counts", "--completion", "probe"], "completion 'probe'"),
@@ -203,6 +251,26 @@ def test_info_and_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--problems", "0"], "n_problems must be at least 1"),
+        (["--seed", "-1"], "seed must be at least 0"),
+        (["--families", "F1,F9"], "families must be among"),
+        (["--methods", "magic"], "methods must be among"),
+    ],
+)
+def test_benchmarks_that_cannot_be_run(tmp_path, capsys, arguments, message):
+    assert message in fails(capsys, "benchmark", *arguments, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pretraining_on_a_device_that_is_not_there(tmp_path, capsys):
+    line = fails(capsys, "pretrain", "--out", tmp_path / "out", "--device", "foo")
+    assert "device must be cpu, cuda or cuda:1, say; got 'foo'" in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["demo", "forecast", "kernel", "pretrain", "info"])

@@ -1,11 +1,14 @@
 """Kernels from runs: each estimator against what is known of the process."""
 
+import pickle
+
 import numpy as np
 import pytest
 
 from sgdmc.chain.kernel import Kernel
 from sgdmc.forecasting.estimate import (
     METHODS,
+    FewStepsWarning,
     complete_kernel,
     estimate_kernel,
     recalibrate_kernel,
@@ -63,8 +66,69 @@ def test_phases_cover_the_run_or_say_why_not():
     few = phases(series, lag=5, budget=12)
     assert sum(len(s) + 1 for s in few) <= 12
     assert {int(s[0]) // 100 for s in few} == {0, 1}  # every run has a phase
-    with pytest.raises(ValueError, match="must fit into the model's context of 5 numbers at lag 5"):
-        phases(series, lag=5, budget=5)
+    # Four numbers of the first run and three of the second, with a separator each.
+    one = phases(series, lag=5, budget=5)
+    np.testing.assert_array_equal(one, [[0, 5, 10, 15]])
+    with pytest.raises(ValueError, match="must fit into the model's context of 3 numbers at lag 5"):
+        phases(series, lag=5, budget=3)
+
+
+@pytest.mark.parametrize("lengths", [[400], [400, 37, 250], [90] * 12, [21, 22, 400]])
+@pytest.mark.parametrize("lag", [1, 7, 20])
+@pytest.mark.parametrize("budget", [150, 500, 10_000])
+def test_phases_are_as_many_as_fit(lengths, lag, budget):
+    series = [np.arange(n) for n in lengths]
+
+    def of(n_phases):
+        picks = [k * lag // n_phases for k in range(n_phases)]
+        return [s[p::lag] for s in series for p in picks if len(s[p::lag]) > 1]
+
+    parts = map(of, range(1, lag + 1))
+    fitting = [part for part in parts if sum(len(s) + 1 for s in part) <= budget]
+    if min(-(-n // lag) for n in lengths) + 1 > budget:
+        with pytest.raises(ValueError, match="must fit into the model's context"):
+            phases(series, lag=lag, budget=budget)
+        return
+    found = phases(series, lag=lag, budget=budget)
+    if fitting:
+        assert [s.tolist() for s in found] == [s.tolist() for s in fitting[-1]]
+    else:
+        assert 0 < sum(len(s) + 1 for s in found) <= budget
+
+
+def test_runs_that_do_not_all_fit_are_left_out_evenly():
+    rng = np.random.default_rng(0)
+    paths = rng.normal(size=(400, 101, 1)).cumsum(axis=1) * 0.1
+    series = [np.full(101, c) for c in range(400)]
+    found = phases(series, lag=10, budget=1200)
+    assert len(found) == 100
+    assert [int(s[0]) for s in found] == list(range(0, 400, 4))
+    kernel = estimate_kernel(Run.from_array(paths), lag=2, coupling="blocks", max_context=2000)
+    assert "of 400 runs fit its context" in " ".join(kernel.notes)
+
+
+def test_a_handful_of_steps_is_warned_of():
+    with pytest.warns(FewStepsWarning, match="run holds 5 steps in all"):
+        estimate_kernel(Run.from_array(np.linspace(0, 1, 6)), method="ar1", lag=1)
+
+
+def test_kernels_without_rows_are_not_filled():
+    kernel = estimate_kernel(Run.from_array(np.linspace(0, 1, 60)), method="var1")
+    with pytest.raises(TypeError, match="kernel must have rows to fill; got a SteppedKernel"):
+        complete_kernel(kernel, completion="nearest")
+
+
+@pytest.mark.parametrize("method", ["var1", "knn", "local-linear"])
+def test_stepped_kernels_are_pickled(method):
+    path = np.random.default_rng(0).normal(size=(200, 2)).cumsum(axis=0)
+    kernel = estimate_kernel(Run.from_array(path), method=method)
+    again = pickle.loads(pickle.dumps(kernel))
+    assert again.notes == kernel.notes
+    one, two = (
+        k.advance(path[:3], n_steps=50, n_chains=5, rng=np.random.default_rng(0))
+        for k in (kernel, again)
+    )
+    np.testing.assert_array_equal(one, two)
 
 
 def test_llm_rows_are_laws(read):

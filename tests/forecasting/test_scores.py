@@ -175,6 +175,15 @@ def test_bad_starts():
         forecast(kernel, [[1.0, 2.0], [10.0, 0.0]], n_steps=1)
 
 
+def test_no_start_and_outcomes_of_other_starts():
+    kernel = SteppedKernel(lambda theta, rng: theta, 1, "var1", ("a",), (np.zeros((5, 1)),))
+    with pytest.raises(ValueError, match=r"at least one of 1 coordinate .*; got shape \(0, 1\)"):
+        forecast(kernel, np.empty((0, 1)), n_steps=1)
+    cast = forecast(kernel, np.zeros((3, 1)), n_steps=1, n_chains=4)
+    with pytest.raises(ValueError, match=r"truth must have shape \(3, n_truth, 1\)"):
+        cast.plot(truth=np.zeros((2, 5, 1)))
+
+
 def test_forecasts_repeat_with_the_seed():
     def noisy(theta, rng):
         return theta + rng.normal(size=theta.shape)

@@ -7,6 +7,7 @@ rotated coordinates), :class:`JointKernel` one sparse matrix on the product grid
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +76,12 @@ class Coordinates:
         if self.is_identity:
             return values
         return np.asarray(self.offset + values @ self.basis.T)
+
+
+def npz_path(path: str | Path) -> Path:
+    """Add ``.npz`` to a name that does not end so, as NumPy does when it writes."""
+    path = Path(path)
+    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
 
 
 def describe_kernel(kernel: Any) -> str:
@@ -219,50 +226,72 @@ class Kernel:
         return out
 
     def save(self, path: str | Path) -> None:
-        """Write the kernel to an ``.npz`` file that holds arrays and text only."""
-        np.savez_compressed(
-            path,
-            blocks=self.blocks,
-            observed=self.observed,
-            off_state_mass=self.off_state_mass,
-            low=self.grid.low,
-            scale=self.grid.scale,
-            constant=self.grid.constant,
-            digits=self.grid.digits,
-            lag=self.lag,
-            labels=np.array([self.method, self.completion, self.coupling]),
-            basis=self.coordinates.basis,
-            offset=self.coordinates.offset,
-            names=np.array(self.names),
-            values=np.concatenate(self.paths),
-            lengths=np.array([len(p) for p in self.paths]),
-            notes=np.array(self.notes, dtype=str),
-        )
+        """Write the kernel to an ``.npz`` file that holds arrays and text only.
+
+        ``.npz`` is added to a name that does not end so, here and in :meth:`load`.
+        """
+        np.savez_compressed(npz_path(path), **self.to_arrays())
+
+    def to_arrays(self) -> dict[str, Any]:
+        """All that :meth:`save` writes."""
+        return {
+            "blocks": self.blocks,
+            "observed": self.observed,
+            "off_state_mass": self.off_state_mass,
+            "low": self.grid.low,
+            "scale": self.grid.scale,
+            "constant": self.grid.constant,
+            "digits": self.grid.digits,
+            "lag": self.lag,
+            "labels": np.array([self.method, self.completion, self.coupling]),
+            "basis": self.coordinates.basis,
+            "offset": self.coordinates.offset,
+            "names": np.array(self.names),
+            "values": np.concatenate(self.paths),
+            "lengths": np.array([len(p) for p in self.paths]),
+            "notes": np.array(self.notes, dtype=str),
+        }
 
     @classmethod
     def load(cls, path: str | Path) -> Kernel:
-        """Read a kernel that :meth:`save` wrote."""
-        with np.load(path, allow_pickle=False) as data:
-            method, completion, coupling = (str(v) for v in data["labels"])
-            return cls(
-                blocks=data["blocks"],
-                observed=data["observed"],
-                off_state_mass=data["off_state_mass"],
-                grid=Grid(
-                    low=data["low"],
-                    scale=data["scale"],
-                    digits=int(data["digits"]),
-                    constant=data["constant"],
-                ),
-                lag=int(data["lag"]),
-                method=method,
-                completion=completion,
-                coupling=coupling,
-                coordinates=Coordinates(data["basis"], data["offset"]),
-                names=tuple(str(v) for v in data["names"]),
-                paths=tuple(np.split(data["values"], np.cumsum(data["lengths"])[:-1])),
-                notes=tuple(str(v) for v in data["notes"]),
-            )
+        """Read a kernel that :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the rows are held to a field: see :func:`sgdmc.load_kernel`.
+        """
+        with np.load(npz_path(path), allow_pickle=False) as data:
+            if "convex" in data:
+                raise ValueError(
+                    f"path must hold rows alone; got '{path}', whose means follow a field. "
+                    "Use sgdmc.load_kernel."
+                )
+            return cls.from_arrays(data)
+
+    @classmethod
+    def from_arrays(cls, data: Mapping[str, NDArray[Any]]) -> Kernel:
+        """Make the kernel whose :meth:`to_arrays` is given."""
+        method, completion, coupling = (str(v) for v in data["labels"])
+        return cls(
+            blocks=data["blocks"],
+            observed=data["observed"],
+            off_state_mass=data["off_state_mass"],
+            grid=Grid(
+                low=data["low"],
+                scale=data["scale"],
+                digits=int(data["digits"]),
+                constant=data["constant"],
+            ),
+            lag=int(data["lag"]),
+            method=method,
+            completion=completion,
+            coupling=coupling,
+            coordinates=Coordinates(data["basis"], data["offset"]),
+            names=tuple(str(v) for v in data["names"]),
+            paths=tuple(np.split(data["values"], np.cumsum(data["lengths"])[:-1])),
+            notes=tuple(str(v) for v in data["notes"]),
+        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgdmc._core import validate
 from sgdmc.forecasting.baselines import TRIVIAL, trivial_forecasts
 from sgdmc.forecasting.families import FAMILIES, Task, make_task
 from sgdmc.forecasting.methods import METHODS, Bench
@@ -60,6 +61,26 @@ class Plan:
     methods: tuple[str, ...] = ()
     model: str = "shipped"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run.
+
+        Raises
+        ------
+        TypeError
+            If a number is not an integer.
+        ValueError
+            If a number is below 1, the seed below 0, or a family or method unknown.
+        """
+        for name in ("n_problems", "n_starts", "n_truth", "n_chains"):
+            validate.as_int(name, getattr(self, name), minimum=1)
+        for count in self.n_runs:
+            validate.as_int("n_runs", count, minimum=1)
+        validate.as_int("seed", self.seed, minimum=0)
+        for name, known in (("families", FAMILIES), ("methods", METHODS)):
+            unknown = [g for g in getattr(self, name) if g not in known]
+            if unknown:
+                raise ValueError(f"{name} must be among {tuple(known)}; got {unknown}.")
 
     def jobs(self) -> list[tuple[str, int, int]]:
         """List the tasks: (family, problem, number of observed runs)."""

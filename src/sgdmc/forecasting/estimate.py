@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sgdmc._core.words import counted
 from sgdmc.chain.calibration import calibrate_rows
 from sgdmc.chain.grid import Grid
 from sgdmc.chain.kernel import Kernel
@@ -17,7 +19,7 @@ from sgdmc.forecasting.gradient import GradientKernel
 from sgdmc.forecasting.held import FieldKernel, hold_to_field
 from sgdmc.forecasting.joint import joint_kernel
 from sgdmc.forecasting.lag import choose_lag
-from sgdmc.forecasting.rows import ROW_ESTIMATORS, BlockRows, llm_block
+from sgdmc.forecasting.rows import ROW_ESTIMATORS, BlockRows, llm_blocks
 from sgdmc.forecasting.select import choose_method
 from sgdmc.forecasting.stepped import STEPPED, SteppedKernel, stepped_kernel
 from sgdmc.forecasting.var import lagged_pairs, var1_fit
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPLETIONS",
     "METHODS",
+    "FewStepsWarning",
     "complete_kernel",
     "estimate_kernel",
     "recalibrate_kernel",
@@ -43,8 +46,14 @@ _TOLERANCE = 2e-3
 # States between which they are solved for, at least: of 1000, rows between every eighth are then
 # .004 to .08 bins (W1, mean of a kernel) from those that are solved for themselves.
 _KNOTS = 125
+# Observed steps in all, below which forecasts are mostly the prior's.
+_FEW = 20
 RowKernel = TypeVar("RowKernel", bound=Kernel | FieldKernel)
 Coupling = Literal["auto", "blocks", "rotated", "field", "joint"]
+
+
+class FewStepsWarning(UserWarning):
+    """A handful of steps was observed: forecasts are mostly what was believed before them."""
 
 
 def estimate_kernel(
@@ -140,6 +149,11 @@ def estimate_kernel(
     FieldKernel
         With ``coupling="field"``, or where ``"auto"`` chose it.
 
+    Warns
+    -----
+    FewStepsWarning
+        If fewer than 20 steps were observed in all.
+
     Raises
     ------
     TypeError
@@ -153,6 +167,14 @@ def estimate_kernel(
             f"run must be a Run; got {type(run).__name__}. Use Run.from_array or load_run."
         )
     _check(method, completion, coupling, digits, lag, convex)
+    n_observed = int((run.lengths - 1).sum())
+    if n_observed < _FEW:
+        warnings.warn(
+            f"run holds {counted(n_observed, 'step')} in all: forecasts are mostly what was "
+            "believed before it was seen. Observe more steps.",
+            FewStepsWarning,
+            stacklevel=2,
+        )
     if method == "auto":
         return _best(
             run,
@@ -222,7 +244,7 @@ def estimate_kernel(
     grid = Grid.fit(spanned, digits=n_digits)
     notes = [why_lag, why_coupling]
     if method == "llm":
-        found, note = _read(
+        found, note = llm_blocks(
             rotated, grid, n_lag, model, mirror, max_context, device, dtype, progress
         )
         notes.append(note)
@@ -339,9 +361,16 @@ def complete_kernel(
 
     Raises
     ------
+    TypeError
+        If the kernel has no rows.
     ValueError
         If ``completion`` is unknown, or a coordinate has no visited state.
     """
+    if not isinstance(kernel, Kernel | FieldKernel):
+        raise TypeError(
+            f"kernel must have rows to fill; got a {type(kernel).__name__} of method "
+            f"'{kernel.method}', which steps parameters."
+        )
     if isinstance(kernel, FieldKernel):
         rows = complete_kernel(kernel.rows, completion=completion, reg=reg)
         return replace(kernel, rows=rows)
@@ -411,46 +440,6 @@ def _joint(
         max_context=max_context,
         notes=notes,
     )
-
-
-def _read(
-    rotated: list[NDArray[np.float64]],
-    grid: Grid,
-    lag: int,
-    model: str | LanguageModel,
-    mirror: bool,
-    max_context: int | None,
-    device: str | None,
-    dtype: str | None,
-    progress: bool,
-) -> tuple[list[BlockRows], str]:
-    """Rows of every coordinate off the model, at the coarsest digits that it can write.
-
-    The model's grid spans the runs alone: a series that fills a small part of the digits says
-    little of its slope, and a model's guesses far outside of it are those of its prior.
-    """
-    from sgdmc.llm.model import load_model
-
-    language_model = load_model(model, device=device, dtype=dtype)
-    read_digits = next(
-        (d for d in range(grid.digits, 4) if language_model.supports(d)), grid.digits
-    )
-    fine = Grid.fit(np.concatenate(rotated), digits=read_digits)
-    states = [fine.encode(z) for z in rotated]
-    found = [
-        llm_block(
-            [s[:, i] for s in states],
-            edges=grid.edges[i],
-            read_edges=fine.edges[i],
-            lag=lag,
-            model=language_model,
-            mirror=mirror,
-            max_context=max_context,
-            progress=progress,
-        )
-        for i in range(grid.dim)
-    ]
-    return found, f"rows read off {language_model.describe()}"
 
 
 def _fill(block: BlockRows, completion: str | None, reg: float | None) -> NDArray[np.float64]:

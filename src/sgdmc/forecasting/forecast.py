@@ -203,13 +203,15 @@ def forecast(
     TypeError
         If a count is not an integer.
     ValueError
-        If a start is not finite or has the wrong number of coordinates, or a count is too small.
+        If there is no start, one is not finite or has the wrong number of coordinates, or a count
+        is too small.
     """
     points = np.atleast_2d(np.asarray(starts, dtype=np.float64))
     dim = len(kernel.names)
-    if points.ndim != 2 or points.shape[1] != dim:
+    if points.ndim != 2 or points.shape[1] != dim or not len(points):
         raise ValueError(
-            f"starts must have {dim} coordinates {tuple(kernel.names)}; got shape {points.shape}."
+            f"starts must be at least one of {counted(dim, 'coordinate')} {tuple(kernel.names)}; "
+            f"got shape {points.shape}."
         )
     if not np.isfinite(points).all():
         a, i = (int(v) for v in np.argwhere(~np.isfinite(points))[0])

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgdmc.chain.grid import Grid
-from sgdmc.chain.kernel import Coordinates, Kernel, describe_kernel
+from sgdmc.chain.kernel import Coordinates, Kernel, describe_kernel, npz_path
 from sgdmc.forecasting.field import GradientField
 from sgdmc.forecasting.gradient import follow_field, residuals_of, root_covariance
 
-__all__ = ["FieldKernel", "hold_to_field"]
+__all__ = ["FieldKernel", "hold_to_field", "load_kernel"]
 
 Array = NDArray[np.float64]
 
@@ -110,6 +111,16 @@ class FieldKernel:
         variances = np.maximum(blocks @ bins**2 - means**2, 0.0) + 1 / 12
         return sums.reshape(dim, n * n), means, np.sqrt(variances)
 
+    def save(self, path: str | Path) -> None:
+        """Write rows, runs and what is known of the loss to an ``.npz`` file.
+
+        The field is fitted to the runs again when :func:`load_kernel` reads it.
+        """
+        known = int(self.field.convex) if self.field.known else -1
+        notes = np.array(self.notes, dtype=str)
+        arrays = self.rows.to_arrays()
+        np.savez_compressed(npz_path(path), **arrays, convex=known, notes_of_field=notes)
+
     def advance(
         self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
     ) -> Array:
@@ -190,3 +201,31 @@ def hold_to_field(kernel: Kernel, field: GradientField) -> FieldKernel:
         "steps scatter around them"
     )
     return FieldKernel(kernel, field, root_covariance(turned), (*kernel.notes, note))
+
+
+def load_kernel(path: str | Path) -> Kernel | FieldKernel:
+    """Read a kernel that :meth:`Kernel.save` or :meth:`FieldKernel.save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.npz`` is added to a name that does not end so.
+
+    Returns
+    -------
+    Kernel or FieldKernel
+        Forecasts by it are those of the kernel that was saved.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    with np.load(npz_path(path), allow_pickle=False) as data:
+        rows = Kernel.from_arrays(data)
+        if "convex" not in data:
+            return rows
+        known = int(data["convex"])
+        notes = tuple(str(v) for v in data["notes_of_field"])
+    field = GradientField.fit(rows.paths, convex=None if known < 0 else bool(known))
+    return replace(hold_to_field(rows, field), notes=notes)

@@ -67,8 +67,9 @@ def choose_lag(run: Run, *, digits: int, horizon: int | None = None) -> tuple[in
             break
         lag = min(longest, max(lag + 1, int(lag * 1.25)))
     lag = _dividing(ahead, lag, longest)
+    unit = "SGD" if run.thin == 1 else "recorded"
     return lag, (
-        f"lag {lag}: one kernel step stands for {lag} SGD steps, so that {ahead} steps are "
+        f"lag {lag}: one kernel step stands for {lag} {unit} steps, so that {ahead} steps are "
         f"{ahead / lag:.3g} kernel steps away"
     )
 

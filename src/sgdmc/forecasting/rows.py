@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from sgdmc.chain.grid import Grid
 from sgdmc.chain.moves import interpolate_rows, overlaps
 from sgdmc.chain.smoothing import ar1_kde_kernel, ar1_kernel
 from sgdmc.chain.transitions import count_transitions
@@ -21,7 +22,7 @@ from sgdmc.chain.transitions import count_transitions
 if TYPE_CHECKING:
     from sgdmc.llm.model import LanguageModel
 
-__all__ = ["ROW_ESTIMATORS", "BlockRows", "count_blocks", "llm_block", "phases"]
+__all__ = ["ROW_ESTIMATORS", "BlockRows", "count_blocks", "llm_block", "llm_blocks", "phases"]
 
 # Present states that a model is asked about; rows between them are moved mixtures of the two.
 _KNOTS = 250
@@ -42,12 +43,15 @@ class BlockRows:
     off_state_mass : ndarray, shape (n,)
     probed : ndarray, shape (n,), bool, or None
         Rows that a language model was asked for, visited or not; the others are zero.
+    n_read : int or None
+        Lagged series that a language model has read.
     """
 
     rows: Array
     known: NDArray[np.bool_]
     off_state_mass: Array
     probed: NDArray[np.bool_] | None = None
+    n_read: int | None = None
 
 
 def count_blocks(series: Sequence[States], *, n_states: int, lag: int) -> NDArray[np.int64]:
@@ -116,7 +120,8 @@ ROW_ESTIMATORS = {
 def phases(series: Sequence[States], *, lag: int, budget: int) -> list[States]:
     """Split runs into lagged series ``s_p, s_{p+lag}, ...``, as many phases as ``budget`` holds.
 
-    Phases are spread evenly over ``0 .. lag−1``; every run gets at least one.
+    Phases are spread evenly over ``0 .. lag−1``; every run gets at least one. Where even that is
+    too much, runs are left out, evenly.
 
     Parameters
     ----------
@@ -128,18 +133,27 @@ def phases(series: Sequence[States], *, lag: int, budget: int) -> list[States]:
     Raises
     ------
     ValueError
-        If not even one phase a run fits.
+        If not even one phase of one run fits.
     """
     long = [s for s in series if len(s) > lag]
     lengths = np.array([len(s) for s in long])[:, None]
-    for n_phases in range(lag, 0, -1):
+    # Numbers of the shortest phase of each run: more phases than that allows do not fit.
+    least = (lengths - lag + 1 + lag - 1) // lag
+    each = int((least + 1)[least > 1].sum())
+    for n_phases in range(min(lag, budget // each) if each else lag, 0, -1):
         picks = np.unique(np.floor(np.arange(n_phases) * lag / n_phases).astype(int))
         counts = -((picks - lengths) // lag)
         if (counts + 1)[counts > 1].sum() <= budget:
             return [s[p::lag] for s in long for p in picks if len(s[p::lag]) > 1]
+    numbers = -(-lengths[:, 0] // lag) + 1
+    short = np.flatnonzero(numbers <= budget)
+    for n_runs in range(len(short), 0, -1):
+        picks = short[np.arange(n_runs) * len(short) // n_runs]
+        if numbers[picks].sum() <= budget:
+            return [long[c][::lag] for c in picks]
     raise ValueError(
         f"run must fit into the model's context of {budget} numbers at lag {lag}; got "
-        f"{sum(-(-len(s) // lag) + 1 for s in long)}. Use a larger lag, or max_context=."
+        f"{numbers.min()} and more. Use a larger lag, or max_context=."
     )
 
 
@@ -222,4 +236,66 @@ def llm_block(
     weight = np.where(probed, asked, 1.0)
     rows = np.where(probed[:, None], (share.T @ (laws @ share)) / weight[:, None], 0.0)
     rows[probed] /= rows[probed].sum(axis=1, keepdims=True)
-    return BlockRows(rows, seen & probed, np.where(probed, share.T @ off / weight, np.nan), probed)
+    off_state_mass = np.where(probed, share.T @ off / weight, np.nan)
+    return BlockRows(rows, seen & probed, off_state_mass, probed, len(context))
+
+
+def llm_blocks(
+    paths: Sequence[Array],
+    grid: Grid,
+    lag: int,
+    model: str | LanguageModel,
+    mirror: bool,
+    max_context: int | None,
+    device: str | None,
+    dtype: str | None,
+    progress: bool,
+) -> tuple[list[BlockRows], str]:
+    """Read rows of every coordinate off a model, at the coarsest digits that it can write.
+
+    Parameters
+    ----------
+    paths : sequence of ndarray, each (T_c, dim)
+        Runs in the kernel's coordinates.
+    grid : Grid
+        Bins of the kernel.
+    lag, model, mirror, max_context, device, dtype, progress
+        As in :func:`sgdmc.estimate_kernel`.
+
+    Returns
+    -------
+    blocks : list of BlockRows, one a coordinate
+    note : str
+        What was read.
+
+    Notes
+    -----
+    The model's grid spans the runs alone: a series that fills a small part of the digits says
+    little of its slope, and a model's guesses far outside of it are those of its prior.
+    """
+    from sgdmc.llm.model import load_model
+
+    language_model = load_model(model, device=device, dtype=dtype)
+    read_digits = next(
+        (d for d in range(grid.digits, 4) if language_model.supports(d)), grid.digits
+    )
+    fine = Grid.fit(np.concatenate(paths), digits=read_digits)
+    states = [fine.encode(z) for z in paths]
+    found = [
+        llm_block(
+            [s[:, i] for s in states],
+            edges=grid.edges[i],
+            read_edges=fine.edges[i],
+            lag=lag,
+            model=language_model,
+            mirror=mirror,
+            max_context=max_context,
+            progress=progress,
+        )
+        for i in range(grid.dim)
+    ]
+    note = f"rows read off {language_model.describe()}"
+    n_read, n_runs = found[0].n_read or 0, sum(len(z) > lag for z in paths)
+    if n_runs > 1 and n_read < n_runs:
+        note += f"; {n_read} of {n_runs} runs fit its context, spread over all of them"
+    return found, note

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,12 @@ class SteppedKernel:
     coupling: str = "joint"
 
     __repr__ = describe_kernel
+
+    def __reduce__(self) -> Any:
+        """Pickle what a step is fitted to, as the step itself is a closure."""
+        if self.method in STEPPED:
+            return _refitted, (self.paths, self.method, self.lag, self.names, self.notes)
+        return super().__reduce__()
 
     def advance(
         self, starts: Array, *, n_steps: int, n_chains: int, rng: np.random.Generator
@@ -165,6 +172,12 @@ def stepped_kernel(
     """Fit one of :data:`STEPPED` to all lagged pairs of the observed runs."""
     before, after = lagged_pairs(paths, lag)
     return SteppedKernel(STEPPED[method](before, after, lag), lag, method, names, paths, notes)
+
+
+def _refitted(
+    paths: tuple[Array, ...], method: str, lag: int, names: tuple[str, ...], notes: tuple[str, ...]
+) -> SteppedKernel:
+    return stepped_kernel(paths, method=method, lag=lag, names=names, notes=notes)
 
 
 def _unit(values: Array) -> Array:

@@ -219,6 +219,30 @@ def _stamp(source: str) -> int:
     return max((f.stat().st_mtime_ns for f in files), default=0)
 
 
+def usable_device(device: str | None) -> str:
+    """Check that this machine has a device; ``cuda`` if there is one, else ``cpu``, by default.
+
+    Raises
+    ------
+    ValueError
+        If torch knows no such device, or it is not there.
+    """
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        asked = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be cpu, cuda or cuda:1, say; got {device!r}.") from error
+    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device must be one that this machine has; got {device!r}. Use device='cpu', or "
+            "install a build of torch for your GPU."
+        )
+    return device
+
+
 def _load(
     name: str,
     source: str,
@@ -228,16 +252,9 @@ def _load(
     device_map: str | Mapping[str, Any] | None,
     local_files_only: bool,
 ) -> LanguageModel:
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device must be one that this machine has; got {device!r}. Use device='cpu', or "
-            "install a build of torch for your GPU."
-        )
+    device = usable_device(device)
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise ValueError(
             f"dtype must be 'float32', 'bfloat16' or 'float16'; got {dtype!r}. "

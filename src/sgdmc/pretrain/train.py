@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sgdmc.llm.model import usable_device
 from sgdmc.pretrain.network import DigitNetwork, Shape, read_shape
 from sgdmc.pretrain.optimiser import Optimiser
 from sgdmc.pretrain.prior import Batch, Mixture, draw_batch
@@ -304,7 +305,7 @@ def pretrain(
     Raises
     ------
     ValueError
-        If not exactly one of ``minutes`` and ``n_steps`` is positive.
+        If not exactly one of ``minutes`` and ``n_steps`` is positive, or there is no such device.
     """
     budgets = [b for b in (minutes if n_steps is None else None, n_steps) if b is not None]
     if len(budgets) != 1 or not budgets[0] > 0:
@@ -313,9 +314,9 @@ def pretrain(
             f"got minutes={minutes} and n_steps={n_steps}. Name one of the two."
         )
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     shape = read_shape(start) if start is not None else shape or Shape()
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = usable_device(device)
+    out.mkdir(parents=True, exist_ok=True)
     if compiled is None:
         compiled = n_steps is None and budgets[0] >= 10 and bool(shutil.which("g++"))
     half = (compiled or device != "cpu") if half is None else half

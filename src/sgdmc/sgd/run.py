@@ -1,10 +1,8 @@
-"""Runs: what SGD left behind, simulated here or read from a user's training log."""
+"""Runs: what SGD left behind."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,18 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgdmc._core.words import counted, listed
 
-__all__ = ["DivergedError", "Run", "RunFileError", "load_run"]
-
-_RUN_COLUMNS = ("run", "chain", "seed")
-_STEP_COLUMNS = ("step", "iteration", "iter", "t")
+__all__ = ["DivergedError", "Run"]
 
 
 class DivergedError(ValueError):
     """SGD left every bound: the step size is too large for the problem."""
-
-
-class RunFileError(ValueError):
-    """A file of iterates that cannot be read as one; the message says where and why."""
 
 
 @dataclass(frozen=True)
@@ -210,147 +201,3 @@ class Run:
             thin=self.thin,
             source=self.source,
         )
-
-
-def load_run(path: str | Path) -> Run:
-    """Read iterates from a file: the user's own training log.
-
-    Parameters
-    ----------
-    path : str or Path
-        ``.csv`` (with or without a header; names are kept), ``.npy``, ``.npz`` (the array named
-        ``iterates``, or the only one) or ``.parquet``. Tables have one row an iterate and one
-        column a coordinate; a column named ``run``, ``chain`` or ``seed`` tells several runs
-        apart, one named ``step``, ``iteration``, ``iter`` or ``t`` orders the rows of a run and
-        is no coordinate. Arrays have shape (T,), (T, dim) or (n_chains, T, dim).
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    RunFileError
-        If the type is unknown, a column is not numeric, a value is NaN or infinite, or a run has
-        fewer than two rows; the message names file, row and column.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path must name a file of iterates; got '{path}', not found.")
-    readers = {
-        ".csv": _read_csv,
-        ".npy": _read_npy,
-        ".npz": _read_npy,
-        ".parquet": _read_parquet,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise RunFileError(
-            f"path must end in {', '.join(readers)}; got '{path.name}'. Convert it to one of these."
-        )
-    try:
-        return reader(path)
-    except RunFileError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise RunFileError(f"{path.name}: {error}") from error
-
-
-def _read_npy(path: Path) -> Run:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return Run.from_array(loaded, source=path.name)
-    with loaded as archive:
-        keys = list(archive.files)
-        key = "iterates" if "iterates" in keys else keys[0] if len(keys) == 1 else None
-        if key is None:
-            raise RunFileError(
-                f"{path.name} must hold an array named 'iterates' or just one array; got {keys}."
-            )
-        names = tuple(str(n) for n in archive["names"]) if "names" in keys else None
-        return Run.from_array(archive[key], names=names, source=path.name)
-
-
-def _read_csv(path: Path) -> Run:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
-    if not rows:
-        raise RunFileError(
-            f"{path.name} must hold at least two rows of numbers; got an empty file."
-        )
-    has_header = not all(_is_number(cell) for cell in rows[0])
-    header = rows[0] if has_header else [f"theta{i}" for i in range(len(rows[0]))]
-    body = rows[1:] if has_header else rows
-    names = [name.strip() for name in header]
-    columns: dict[str, NDArray[Any]] = {}
-    first_line = 2 if has_header else 1
-    for r, row in enumerate(body):
-        if len(row) != len(names):
-            raise RunFileError(
-                f"{path.name} must have {len(names)} cells in each row; got {len(row)} "
-                f"at line {r + first_line}."
-            )
-    for i, name in enumerate(names):
-        cells = [row[i].strip() for row in body]
-        if name.lower() in _RUN_COLUMNS:
-            columns[name] = np.array(cells)
-            continue
-        for r, cell in enumerate(cells):
-            if not _is_number(cell):
-                raise RunFileError(
-                    f"{path.name}: column '{name}' must be numeric; got '{cell}' at line "
-                    f"{r + first_line}. Remove the column or the row."
-                )
-        columns[name] = np.array([float(cell) for cell in cells])
-    return _from_columns(columns, path)
-
-
-def _read_parquet(path: Path) -> Run:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        table = parquet.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise RunFileError(f"{path.name} must be a Parquet file; {error}") from error
-    columns: dict[str, NDArray[Any]] = {}
-    for name in table.column_names:
-        kind = table.schema.field(name).type
-        is_run = name.lower() in _RUN_COLUMNS
-        if not is_run and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise RunFileError(
-                f"{path.name}: column '{name}' must be numeric; got type {kind}. Remove the column."
-            )
-        values = table.column(name).to_numpy()
-        columns[name] = values if is_run else values.astype(np.float64)
-    return _from_columns(columns, path)
-
-
-def _from_columns(columns: dict[str, NDArray[Any]], path: Path) -> Run:
-    special = {name for name in columns if name.lower() in (*_RUN_COLUMNS, *_STEP_COLUMNS)}
-    names = tuple(name for name in columns if name not in special)
-    if not names:
-        raise RunFileError(
-            f"{path.name} must have a column of iterates; got only {sorted(special)}."
-        )
-    values = np.stack([columns[name] for name in names], axis=1)
-    run_of = next((columns[n] for n in columns if n.lower() in _RUN_COLUMNS), None)
-    step_of = next((columns[n] for n in columns if n.lower() in _STEP_COLUMNS), None)
-    labels = np.zeros(len(values), dtype=int) if run_of is None else run_of
-    paths = []
-    for label in dict.fromkeys(labels.tolist()):
-        rows = np.flatnonzero(labels == label)
-        if step_of is not None:
-            rows = rows[np.argsort(step_of[rows], kind="stable")]
-        paths.append(values[rows])
-    return Run.from_paths(paths, names=names, source=path.name)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

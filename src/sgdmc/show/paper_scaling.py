@@ -70,7 +70,7 @@ def scaling_study(
     model: str = "shipped",
     gaps: Sequence[float] = GAPS,
     longest: int = 1000,
-    n_repeats: int = 10,
+    n_repeats: int = 64,
     rng: int = 0,
     on_done: Callable[[], None] | None = None,
 ) -> ScalingStudy:

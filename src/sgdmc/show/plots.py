@@ -103,14 +103,35 @@ def plot_kernel(kernel: Kernel | FieldKernel, *, title: str | None = None) -> Fi
 def plot_forecast(
     forecast: Forecast, *, truth: ArrayLike | None = None, title: str | None = None
 ) -> Figure:
-    """Draw the 90% interval of each start, coordinate by coordinate, and real outcomes over it."""
+    """Draw the 90% interval of each start, coordinate by coordinate, and real outcomes over it.
+
+    Parameters
+    ----------
+    forecast : Forecast
+    truth : array_like, shape (n_starts, n_truth, dim), optional
+        Real outcomes from the same starts.
+    title : str, optional
+
+    Raises
+    ------
+    ValueError
+        If ``truth`` has another shape.
+    """
     from matplotlib.figure import Figure
 
     shown = np.linspace(0, len(forecast.starts) - 1, min(_MAX_STARTS, len(forecast.starts)))
     picks = np.unique(shown.astype(int))
     low_high = forecast.interval(0.9)[picks]
     middle = np.median(forecast.predictive[picks], axis=1)
-    real = None if truth is None else np.asarray(truth, dtype=np.float64)[picks]
+    real = None
+    if truth is not None:
+        outcomes, (n_starts, dim) = np.asarray(truth, dtype=np.float64), forecast.starts.shape
+        if outcomes.ndim != 3 or (len(outcomes), outcomes.shape[2]) != (n_starts, dim):
+            raise ValueError(
+                f"truth must have shape ({n_starts}, n_truth, {dim}), outcomes of each start; got "
+                f"{outcomes.shape}."
+            )
+        real = outcomes[picks]
     with styled():
         dim = len(forecast.names)
         figure = Figure(figsize=(8.6, 2.3 * dim + 0.6))
