@@ -13,10 +13,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from benchmarks.watched import Watched
 
-from sgdmc import estimate_kernel, run_sgd
-from sgdmc.forecasting.families import FAMILIES, make_task
-from sgdmc.forecasting.scores import score_samples
+from sgdmc import estimate_kernel
+from sgdmc.forecasting.families import FAMILIES
 from sgdmc.show.versions import versions
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -26,31 +26,15 @@ def family_errors(family: str, *, n_problems: int, n_runs: int, seed: int) -> di
     """Mean W1/range of one family at its last horizon, by multiple of the chosen lag."""
     found: dict[float, list[float]] = {factor: [] for factor in FACTORS}
     for index in range(n_problems):
-        task = make_task(family, index, seed=seed)
-        rng = np.random.default_rng([seed, list(FAMILIES).index(family), index, n_runs])
-        options = {"step_size": task.step_size, "batch_size": task.batch_size}
-        run = run_sgd(
-            task.problem, task.starts(n_runs, rng), n_steps=task.observed_steps, rng=rng, **options
-        )
-        starts, horizon = task.starts(30, rng), task.horizons[-1]
-        repeated = np.repeat(starts, 60, axis=0)
-        truth = (
-            run_sgd(task.problem, repeated, n_steps=horizon, thin=horizon, rng=rng, **options)
-            .iterates[:, -1]
-            .reshape(len(starts), 60, -1)
-        )
-        scale = np.ptp(np.concatenate([run.values, starts]), axis=0)
+        seen = Watched.of(family, index, n_runs=n_runs, n_starts=30, seed=seed, late=True)
         chosen = None
         for factor in (1.0, *(f for f in FACTORS if f != 1.0)):
             lag = "auto" if chosen is None else max(1, round(factor * chosen))
-            if chosen is not None and lag >= min(horizon, task.observed_steps):
+            if chosen is not None and lag >= min(seen.horizon, seen.run.n_steps):
                 continue
-            kernel = estimate_kernel(run, lag=lag, cover=starts, horizon=horizon)
+            kernel = estimate_kernel(seen.run, lag=lag, cover=seen.starts, horizon=seen.horizon)
             chosen = chosen or kernel.lag
-            draws = kernel.advance(
-                starts, n_steps=horizon, n_chains=200, rng=np.random.default_rng(index)
-            )
-            found[factor].append(score_samples("llm", draws, truth, scale=scale).w1)
+            found[factor].append(seen.w1(kernel, index))
     return {f: float(np.mean(v)) for f, v in found.items() if len(v) == n_problems}
 
 

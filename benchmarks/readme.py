@@ -145,11 +145,93 @@ def ladder_table(content: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"`{content['command']}`; means over problems."])
 
 
+def basin_table(content: dict[str, Any]) -> str:
+    """One row a forecast of basins, one column a number of runs and horizon."""
+    shown = (
+        "SGD itself, other seeds",
+        "stays where it starts",
+        "tail of the nearest run",
+        "analogue",
+        "AR(1)",
+        "LLM",
+        "LLM, told whether convex",
+        "local-linear",
+        "knn",
+    )
+    cells = {
+        (c["method"], c["runs"], c["horizon"]): c
+        for c in content["cells"]
+        if c["brier"] is not None
+    }
+    columns = sorted({key[1:] for key in cells})
+    lines = [
+        "| several basins (F4): in the most probable one, Brier score, skill by the CRPS | "
+        + " | ".join(f"{m} run{'s' * (m > 1)}, {h} steps" for m, h in columns)
+        + " |",
+        "| --- |" + " --- |" * len(columns),
+    ]
+    for name in shown:
+        made = " | ".join(
+            f"{c['basin_accuracy']:.2f}, {c['brier']:.2f}, {c['crps_skill']:+.2f}"
+            for c in (cells[name, *column] for column in columns)
+        )
+        lines.append(f"| {name} | {made} |")
+    return "\n".join(lines)
+
+
+def limit_table(content: dict[str, Any]) -> str:
+    """One row a forecast of limits, one column a family and number of runs: W1/range."""
+    shown = (
+        "SGD itself, other seeds",
+        "exact kernel",
+        "exact kernel, 100 bins",
+        "all known but the minimum",
+        "LLM",
+        "counts, on the same field",
+        "dirichlet, on the same field",
+        "the best trivial forecast",
+    )
+    cells = {(c["family"], c["runs"], c["method"]): c for c in content["cells"]}
+    columns = [(f, m) for f in ("F1", "F3") for m in content["plan"]["n_runs"]]
+    lines = [
+        "| limits, W1/range | "
+        + " | ".join(f"{f}, {m} run{'s' * (m > 1)}" for f, m in columns)
+        + " |",
+        "| --- |" + " --- |" * len(columns),
+    ]
+    for name in shown:
+        made = []
+        for column in columns:
+            best = cells[*column, "LLM"]["best_trivial"]
+            cell = cells.get((*column, best if name == shown[-1] else name))
+            made.append(f"{cell['score']:.4f}" if cell else "")
+        lines.append(f"| {name} | {' | '.join(made)} |")
+    return "\n".join(lines)
+
+
+def coupling_table(content: dict[str, Any]) -> str:
+    """One row a family and number of runs: W1 of each coupling and of the choice."""
+    names = list(content["rows"][0]["W1"])
+    lines = [
+        "| W1/range | runs | " + " | ".join(names) + " | how often each |",
+        "|" + " --- |" * (3 + len(names)),
+    ]
+    for row in content["rows"]:
+        cells = " | ".join(f"{row['W1'][n]:.4f}" for n in names)
+        counts = ", ".join(f"{name} {n}" for name, n in sorted(row["chosen"].items()))
+        lines.append(f"| {row['family']} | {row['runs']} | {cells} | {counts} |")
+    return "\n".join([*lines, "", f"`{content['command']}`; means over problems."])
+
+
+BENCHMARK = "../../src/sgdmc/show/benchmark.json"
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "demo": ("demo.json", demo_table),
     "core": ("core.json", core_table),
     "llm": ("llm.json", llm_table),
-    "skill": ("../../src/sgdmc/show/benchmark.json", skill_table),
+    "skill": (BENCHMARK, skill_table),
+    "basins": (BENCHMARK, basin_table),
+    "limits": (BENCHMARK, limit_table),
+    "coupling": ("coupling.json", coupling_table),
     "ladder": ("ladder.json", ladder_table),
 }
 
