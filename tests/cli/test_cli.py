@@ -10,6 +10,7 @@ import pytest
 
 from sgdmc import Kernel, forecast, load_kernel
 from sgdmc.cli import main
+from sgdmc.forecasting.forecast import StartOutsideWarning
 from sgdmc.forecasting.held import FieldKernel
 from sgdmc.sgd.problems import make_least_squares
 from sgdmc.sgd.simulate import run_sgd
@@ -68,7 +69,8 @@ def test_forecast_writes_everything(log, tmp_path, capsys):
     assert all(float(r["low 5%"]) <= float(r["median"]) <= float(r["high 95%"]) for r in rows)
     # What was written down forecasts as the command did.
     kernel = load_kernel(out / "kernel.npz")
-    again = forecast(kernel, [[1.0, -1.0], [-2.0, 2.0]], n_steps=300, rng=1)
+    with pytest.warns(StartOutsideWarning):
+        again = forecast(kernel, [[1.0, -1.0], [-2.0, 2.0]], n_steps=300, rng=1)
     np.testing.assert_allclose(again.predictive, wide, atol=1e-9)
     header, *rows = (out / "forecast.csv").read_text().splitlines()
     assert header.startswith("start,coordinate,median")
@@ -128,7 +130,7 @@ def test_starts_from_a_file(log, tmp_path, capsys):
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     starts.write_text("1\n2\n")
     line = fails(capsys, *arguments, "--out", tmp_path / "out")
-    assert "--starts must have 2 columns" in line
+    assert "starts.csv must have one start a row and 2 columns (weight, bias)" in line
 
 
 def test_start_outside_the_run_warns_and_says_how_far(log, tmp_path, capsys):

@@ -208,11 +208,12 @@ def forecast(
     """
     points = np.atleast_2d(np.asarray(starts, dtype=np.float64))
     dim = len(kernel.names)
-    if points.ndim != 2 or points.shape[1] != dim or not len(points):
+    if points.ndim != 2 or points.shape[1] != dim:
         raise ValueError(
-            f"starts must be at least one of {counted(dim, 'coordinate')} {tuple(kernel.names)}; "
-            f"got shape {points.shape}."
+            f"starts must have {dim} coordinates {tuple(kernel.names)}; got shape {points.shape}."
         )
+    if not len(points):
+        raise ValueError("starts must hold at least one; got none.")
     if not np.isfinite(points).all():
         a, i = (int(v) for v in np.argwhere(~np.isfinite(points))[0])
         raise ValueError(f"starts must be finite; got {points[a, i]} at {(a, i)}.")
