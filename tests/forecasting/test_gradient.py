@@ -35,3 +35,16 @@ def test_residuals_are_over_their_loudness():
     assert raw > 2.5 * 0.02
     assert left[far].std() == pytest.approx(0.02, rel=0.3)
     assert left[~far].std() == pytest.approx(0.02, rel=0.3)
+
+
+def test_residuals_of_long_runs_are_those_of_steps_spread_over_them():
+    rng = np.random.default_rng(0)
+    path = np.empty((30_001, 1))
+    path[0] = 3.0
+    for t in range(30_000):
+        # Twice as much noise in the second half: a beginning alone would not tell.
+        path[t + 1] = 0.95 * path[t] + 0.01 * (1 + (t > 15_000)) * rng.normal(size=1)
+    field = GradientField.fit([path])
+    left = residuals_of(field, [path], 1)
+    assert len(left) == 20_000
+    assert (left**2).mean() == pytest.approx((0.01**2 + 0.02**2) / 2, rel=0.05)

@@ -97,3 +97,17 @@ def test_spread_grows_with_the_noise_of_far_starts():
     right = x.reshape(2, 4000, 2).std(axis=1)
     np.testing.assert_allclose(spread[0], right[0], rtol=0.5)
     assert spread[0].min() > 5 * spread[1].max()
+
+
+def test_a_fit_that_grows_is_no_farther_from_its_draws_than_one_that_does_not():
+    # An iterate that leaves a saddle: the fit grows, SGD does not for long.
+    rng = np.random.default_rng(0)
+    path = 0.01 * 1.02 ** np.arange(200.0)[:, None] + 1e-4 * rng.normal(size=(200, 1))
+    assert var1_fit(*lagged_pairs([path], 10), lag=10).matrix[0, 0] > 1.1
+    off, _, spread = law_deviations(
+        [path], 10, path[:3], n_steps=2000, n_draws=50, rng=np.random.default_rng(1)
+    )
+    # Two hundred kernel steps, none longer than the longest that was seen.
+    longest = np.diff(path[::10], axis=0).max()
+    assert np.abs(off).max() < 400 * longest
+    assert spread.max() < 200 * longest

@@ -227,9 +227,9 @@ def law_deviations(
     -----
     The draws are those of a Student law with the covariance of Newey and West [1]_ over ``lag``
     steps, as windows overlap; residuals are divided by one minus their leverage (HC3), and the
-    whole is widened by the number of independent steps. A draw that would grow is scaled back to
-    spectral radius 1. The variance of the noise has a scaled inverse χ² law with as many degrees
-    of freedom as there are independent steps, at least three.
+    whole is widened by the number of independent steps. A fit or draw that would grow is scaled
+    back to spectral radius 1. The variance of the noise has a scaled inverse χ² law with as many
+    degrees of freedom as there are independent steps, at least three.
 
     References
     ----------
@@ -238,7 +238,8 @@ def law_deviations(
     """
     before, after = lagged_pairs(paths, lag)
     dim = before.shape[1]
-    law = var1_fit(before, after, lag=lag)
+    # What grows would be far from every draw of it, as these do not.
+    law = stable(var1_fit(before, after, lag=lag), before, after)
     centre = law.weights @ before
     unit = float(np.sqrt((law.weights @ (before - centre) ** 2).max()))
     if not unit > 0:
