@@ -9,7 +9,6 @@ of problems of another seed than the stored benchmark's. Writes ``results/coupli
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections import Counter
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.watched import Watched
+from benchmarks.watched import Watched, write_result
 from joblib import Parallel, delayed
 
 from sgdmc import Run, estimate_kernel
 from sgdmc.forecasting.lag import choose_lag
 from sgdmc.forecasting.select import choose_method
-from sgdmc.show.versions import versions
 
 COUPLINGS = ("blocks", "rotated", "field")
 CHOSEN = "chosen by held-out steps"
@@ -69,14 +67,8 @@ def main() -> None:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in w1.items())
             print(f"{family:4s} m = {m:2d}  {shown}  {dict(counts)}", flush=True)
     families, runs = " ".join(options.families), " ".join(map(str, options.runs))
-    content = {
-        "command": f"python -m benchmarks.coupling --families {families} "
-        f"--problems {options.problems} --runs {runs}",
-        "versions": versions(),
-        "seconds": round(time.monotonic() - began, 1),
-        "rows": rows,
-    }
-    options.out.write_text(json.dumps(content, indent=2) + "\n")
+    asked = f"--families {families} --problems {options.problems} --runs {runs}"
+    write_result(options.out, f"python -m benchmarks.coupling {asked}", began, rows=rows)
 
 
 if __name__ == "__main__":

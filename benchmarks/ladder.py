@@ -11,7 +11,6 @@ default, whose means follow one field of all coordinates instead. Writes ``resul
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.watched import write_result
 from numpy.typing import NDArray
 
 from sgdmc import estimate_kernel, run_sgd
@@ -28,7 +28,6 @@ from sgdmc.forecasting.estimate import complete_kernel, recalibrate_kernel
 from sgdmc.forecasting.exact import exact_kernel
 from sgdmc.forecasting.families import FAMILIES, Task, make_task
 from sgdmc.forecasting.scores import score_samples
-from sgdmc.show.versions import versions
 
 RUNGS = (
     "SGD itself, other seeds",
@@ -144,14 +143,9 @@ def main() -> None:
                 table.append({"family": family, "runs": n_runs, "horizon": horizon, "W1": rungs})
                 shown = "  ".join(f"{v:.4f}" for v in rungs.values())
                 print(f"{family:4s} m={n_runs:<3d} T={horizon:<5d} {shown}", flush=True)
-    content = {
-        "command": f"python -m benchmarks.ladder --families {' '.join(options.families)} "
-        f"--problems {options.problems} --runs {' '.join(map(str, options.runs))}",
-        "versions": versions(),
-        "seconds": round(time.monotonic() - began, 1),
-        "rungs": table,
-    }
-    options.out.write_text(json.dumps(content, indent=2) + "\n")
+    families, runs = " ".join(options.families), " ".join(map(str, options.runs))
+    asked = f"--families {families} --problems {options.problems} --runs {runs}"
+    write_result(options.out, f"python -m benchmarks.ladder {asked}", began, rungs=table)
 
 
 if __name__ == "__main__":

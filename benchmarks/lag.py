@@ -7,17 +7,15 @@ times as many SGD steps a kernel step, on the same problems. Writes ``results/la
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-from benchmarks.watched import Watched
+from benchmarks.watched import Watched, write_result
 
 from sgdmc import estimate_kernel
 from sgdmc.forecasting.families import FAMILIES
-from sgdmc.show.versions import versions
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -54,13 +52,8 @@ def main() -> None:
         table[family] = {"W1": {str(f): e for f, e in errors.items()}, "auto over best": ratio}
         shown = "  ".join(f"×{f:g} {e:.4f}" for f, e in errors.items())
         print(f"{family:4s} {shown}  auto / best {ratio:.2f}", flush=True)
-    content = {
-        "command": f"python -m benchmarks.lag --problems {options.problems} --runs {options.runs}",
-        "versions": versions(),
-        "seconds": round(time.monotonic() - began, 1),
-        "families": table,
-    }
-    options.out.write_text(json.dumps(content, indent=2) + "\n")
+    command = f"python -m benchmarks.lag --problems {options.problems} --runs {options.runs}"
+    write_result(options.out, command, began, families=table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,66 +18,76 @@ RESULTS = ROOT / "benchmarks" / "results"
 PICTURE = "least-squares-forecast.png"
 
 
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], under: str = "") -> str:
+    """Write a Markdown table, and a line under it."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    lines.insert(1, "|" + " --- |" * len(header))
+    return "\n".join([*lines, "", under] if under else lines)
+
+
 def demo_table(content: dict[str, Any]) -> str:
     """One row a forecast, one column a problem: W1/range."""
     cases = content["cases"]
     names = [row["forecast"] for row in cases[0]["scores"]]
-    lines = [
-        "| W1/range, 60 unseen starts | " + " | ".join(c["key"] for c in cases) + " |",
-        "| --- |" + " --- |" * len(cases),
+    rows = [
+        [name, *(f"{c['scores'][k]['W1/range']:.4f}" for c in cases)]
+        for k, name in enumerate(names)
     ]
-    for k, name in enumerate(names):
-        cells = " | ".join(f"{c['scores'][k]['W1/range']:.4f}" for c in cases)
-        lines.append(f"| {name} | {cells} |")
     made = content["versions"]
     seconds = " + ".join(f"{c['seconds']:.0f}" for c in cases)
-    lines.append("")
-    lines.append(
+    return table(
+        ["W1/range, 60 unseen starts", *(c["key"] for c in cases)],
+        rows,
         f"`sgdmc demo`, {seconds} s; Python {made['python']}, torch {made['torch']}, "
-        f"{made['processor']}."
+        f"{made['processor']}.",
     )
-    return "\n".join(lines)
 
 
 def core_table(content: dict[str, Any]) -> str:
     """One row a task of the compiled core: ratio, the ratio aimed at, share of the bound."""
-    lines = ["| the compiled core | peer | times faster | aim | of the bound |", "|" + " --- |" * 5]
+    rows = []
     for row in content["rows"]:
         if row["target"] is None:
             continue
         share = "" if row["share"] is None else f"{row['share']:.0%} of {row['bound']}"
-        lines.append(
-            f"| {row['task']} | {row['peer']} | {row['ratio']:.3g} | {row['target']:g} | {share} |"
-        )
+        ratio, aim = f"{row['ratio']:.3g}", f"{row['target']:g}"
+        rows.append([row["task"], row["peer"], ratio, aim, share])
     made = content["environment"]
     command = content.get("command", "python -m benchmarks")
-    lines += ["", f"`{command}`; {made.get('cpu', made.get('processor', ''))}, medians."]
-    return "\n".join(lines)
+    return table(
+        ["the compiled core", "peer", "times faster", "aim", "of the bound"],
+        rows,
+        f"`{command}`; {made.get('cpu', made.get('processor', ''))}, medians.",
+    )
 
 
 def llm_table(content: dict[str, Any]) -> str:
     """One row a case of packed reading."""
-    lines = [
-        "| a kernel off a language model, packed | one branch at a time | packed | times | aim "
-        "| of GEMM |",
-        "|" + " --- |" * 6,
-    ]
+    rows = []
     for device, part in content.items():
         for case in part["cases"]:
             if case.get("one_at_a_time_s") is None:
                 continue
-            lines.append(
-                f"| {case['model']}, depth {case['depth']}, {case['refine']}, {device} "
-                f"| {case['one_at_a_time_s']:.3g} s | {case['packed_s']:.3g} s "
-                f"| {case['ratio']:.1f} | {case['wanted_ratio']:g} | {case['gemm_share']:.0%} |"
+            rows.append(
+                [
+                    f"{case['model']}, depth {case['depth']}, {case['refine']}, {device}",
+                    f"{case['one_at_a_time_s']:.3g} s",
+                    f"{case['packed_s']:.3g} s",
+                    f"{case['ratio']:.1f}",
+                    f"{case['wanted_ratio']:g}",
+                    f"{case['gemm_share']:.0%}",
+                ]
             )
     made = content["cpu"]["machine"]
-    lines += [
-        "",
+    return table(
+        [
+            "a kernel off a language model, packed",
+            *("one branch at a time", "packed", "times", "aim", "of GEMM"),
+        ],
+        rows,
         f"`python benchmarks/bench_llm.py`; {made['threads']} thread, {made['device']}, torch "
         f"{made['torch']}, transformers {made['transformers']}.",
-    ]
-    return "\n".join(lines)
+    )
 
 
 def skill_table(content: dict[str, Any]) -> str:
@@ -91,13 +101,7 @@ def skill_table(content: dict[str, Any]) -> str:
         "var1",
         "gradient-gp",
     )
-    lines = [
-        "| family | runs | steps ahead | best trivial | its W1/range "
-        "| 90% interval of LLM: coverage, width/range | of LLM, told: coverage, width/range | "
-        + " | ".join(f"skill: {name}" for name in shown)
-        + " |",
-        "|" + " --- |" * (7 + len(shown)),
-    ]
+    rows = []
     cells = content["cells"]
     keys = sorted({(c["family"], c["runs"], c["horizon"]) for c in cells})
     for family, runs, horizon in keys:
@@ -107,42 +111,43 @@ def skill_table(content: dict[str, Any]) -> str:
             if (c["family"], c["runs"], c["horizon"]) == (family, runs, horizon)
         }
         best = here[next(iter(here.values()))["best_trivial"]]
-        skills = " | ".join(
+        skills = [
             f"{here[n]['skill']:+.2f} [{here[n]['skill_interval'][0]:+.2f}, "
             f"{here[n]['skill_interval'][1]:+.2f}]"
             if n in here
             else ""
             for n in shown
-        )
-        intervals = " | ".join(
+        ]
+        intervals = [
             f"{here[n]['cover90']:.2f}, {here[n]['width90']:.3f}" if n in here else ""
             for n in shown[:2]
-        )
-        lines.append(
-            f"| {family} | {runs} | {horizon} | {best['method']} | {best['score']:.4f} "
-            f"| {intervals} | {skills} |"
-        )
+        ]
+        trivial = [best["method"], f"{best['score']:.4f}"]
+        rows.append([family, str(runs), str(horizon), *trivial, *intervals, *skills])
     plan = content["plan"]
-    lines += [
-        "",
+    return table(
+        [
+            *("family", "runs", "steps ahead", "best trivial", "its W1/range"),
+            "90% interval of LLM: coverage, width/range",
+            "of LLM, told: coverage, width/range",
+            *(f"skill: {name}" for name in shown),
+        ],
+        rows,
         f"`sgdmc benchmark`: {plan['n_problems']} problems a family × {plan['n_starts']} unseen "
         "starts, skill = 1 − W1 / best trivial W1, 95% bootstrap intervals over problems; "
         f"{content['seconds'] / 60:.0f} minutes, {content['versions']['processor']}.",
-    ]
-    return "\n".join(lines)
+    )
 
 
 def ladder_table(content: dict[str, Any]) -> str:
     """One row a family, number of runs and horizon: W1 of each rung."""
     names = list(content["rungs"][0]["W1"])
-    lines = [
-        "| W1/range | runs | steps ahead | " + " | ".join(names) + " |",
-        "|" + " --- |" * (3 + len(names)),
-    ]
+    rows = []
     for row in content["rungs"]:
-        cells = " | ".join(f"{row['W1'][n]:.4f}" if n in row["W1"] else "" for n in names)
-        lines.append(f"| {row['family']} | {row['runs']} | {row['horizon']} | {cells} |")
-    return "\n".join([*lines, "", f"`{content['command']}`; means over problems."])
+        cells = [f"{row['W1'][n]:.4f}" if n in row["W1"] else "" for n in names]
+        rows.append([row["family"], str(row["runs"]), str(row["horizon"]), *cells])
+    header = ["W1/range", "runs", "steps ahead", *names]
+    return table(header, rows, f"`{content['command']}`; means over problems.")
 
 
 def basin_table(content: dict[str, Any]) -> str:
@@ -164,19 +169,18 @@ def basin_table(content: dict[str, Any]) -> str:
         if c["brier"] is not None
     }
     columns = sorted({key[1:] for key in cells})
-    lines = [
-        "| several basins (F4): in the most probable one, Brier score, skill by the CRPS | "
-        + " | ".join(f"{m} run{'s' * (m > 1)}, {h} steps" for m, h in columns)
-        + " |",
-        "| --- |" + " --- |" * len(columns),
-    ]
+    rows = []
     for name in shown:
-        made = " | ".join(
+        made = [
             f"{c['basin_accuracy']:.2f}, {c['brier']:.2f}, {c['crps_skill']:+.2f}"
             for c in (cells[name, *column] for column in columns)
-        )
-        lines.append(f"| {name} | {made} |")
-    return "\n".join(lines)
+        ]
+        rows.append([name, *made])
+    measures = "several basins (F4): in the most probable one, Brier score, skill by the CRPS"
+    return table(
+        [measures, *(f"{m} run{'s' * (m > 1)}, {h} steps" for m, h in columns)],
+        rows,
+    )
 
 
 def limit_table(content: dict[str, Any]) -> str:
@@ -193,34 +197,28 @@ def limit_table(content: dict[str, Any]) -> str:
     )
     cells = {(c["family"], c["runs"], c["method"]): c for c in content["cells"]}
     columns = [(f, m) for f in ("F1", "F3") for m in content["plan"]["n_runs"]]
-    lines = [
-        "| limits, W1/range | "
-        + " | ".join(f"{f}, {m} run{'s' * (m > 1)}" for f, m in columns)
-        + " |",
-        "| --- |" + " --- |" * len(columns),
-    ]
+    rows = []
     for name in shown:
         made = []
         for column in columns:
             best = cells[*column, "LLM"]["best_trivial"]
             cell = cells.get((*column, best if name == shown[-1] else name))
             made.append(f"{cell['score']:.4f}" if cell else "")
-        lines.append(f"| {name} | {' | '.join(made)} |")
-    return "\n".join(lines)
+        rows.append([name, *made])
+    header = ["limits, W1/range", *(f"{f}, {m} run{'s' * (m > 1)}" for f, m in columns)]
+    return table(header, rows)
 
 
 def coupling_table(content: dict[str, Any]) -> str:
     """One row a family and number of runs: W1 of each coupling and of the choice."""
     names = list(content["rows"][0]["W1"])
-    lines = [
-        "| W1/range | runs | " + " | ".join(names) + " | how often each |",
-        "|" + " --- |" * (3 + len(names)),
-    ]
+    rows = []
     for row in content["rows"]:
-        cells = " | ".join(f"{row['W1'][n]:.4f}" for n in names)
+        cells = [f"{row['W1'][n]:.4f}" for n in names]
         counts = ", ".join(f"{name} {n}" for name, n in sorted(row["chosen"].items()))
-        lines.append(f"| {row['family']} | {row['runs']} | {cells} | {counts} |")
-    return "\n".join([*lines, "", f"`{content['command']}`; means over problems."])
+        rows.append([row["family"], str(row["runs"]), *cells, counts])
+    header = ["W1/range", "runs", *names, "how often each"]
+    return table(header, rows, f"`{content['command']}`; means over problems.")
 
 
 BENCHMARK = "../../src/sgdmc/show/benchmark.json"
@@ -238,11 +236,11 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 
 def render(text: str) -> str:
     """Return the README with every marked block made anew."""
-    for name, (file, table) in TABLES.items():
+    for name, (file, make) in TABLES.items():
         begin, end = f"<!-- begin:{name} -->", f"<!-- end:{name} -->"
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
-        made = table(json.loads((RESULTS / file).read_text(encoding="utf-8")))
+        made = make(json.loads((RESULTS / file).read_text(encoding="utf-8")))
         text = f"{before}{begin}\n{made}\n{end}{after}"
     return text
 

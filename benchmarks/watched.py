@@ -1,8 +1,12 @@
-"""One problem of a family, observed: what benchmarks of forecasts share."""
+"""One problem of a family, observed, and what came of it: what benchmarks of forecasts share."""
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +15,22 @@ from sgdmc import Run, run_sgd
 from sgdmc.forecasting.families import FAMILIES, make_task
 from sgdmc.forecasting.forecast import Forecaster
 from sgdmc.forecasting.scores import score_samples
+from sgdmc.show.versions import versions
 
 _TRUTH, _CHAINS = 60, 200
 
 Array = NDArray[np.float64]
+
+
+def write_result(path: Path, command: str, began: float, **tables: Any) -> None:
+    """Write what a command found since ``began`` (``time.monotonic``), with its versions."""
+    content = {
+        "command": command,
+        "versions": versions(),
+        "seconds": round(time.monotonic() - began, 1),
+        **tables,
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 @dataclass(frozen=True)

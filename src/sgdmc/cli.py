@@ -234,11 +234,10 @@ def _forecast(options: argparse.Namespace) -> None:
     report.table(rows)
     report.notes(kernel.notes)
     pictures = {"run": (plot_run(run), "The observed run.")}
-    written = kernel.rows if isinstance(kernel, FieldKernel) else kernel
     if isinstance(kernel, Kernel | FieldKernel):
         kernel.save(options.out / "kernel.npz")
-    if isinstance(written, Kernel):
-        pictures["kernel"] = (plot_kernel(written), "The kernel; marks: rows never visited.")
+        rows_alone = kernel.rows if isinstance(kernel, FieldKernel) else kernel
+        pictures["kernel"] = (plot_kernel(rows_alone), "The kernel; marks: rows never visited.")
     pictures["forecast"] = (plot_forecast(result), "Forecast: medians and 90% intervals.")
     for name, (figure, caption) in pictures.items():
         save_figure(figure, options.out, name)

@@ -19,6 +19,7 @@ from sgdmc.forecasting.gradient import GradientKernel
 from sgdmc.forecasting.held import FieldKernel, hold_to_field
 from sgdmc.forecasting.joint import joint_kernel
 from sgdmc.forecasting.lag import choose_lag
+from sgdmc.forecasting.paths import covering
 from sgdmc.forecasting.rows import ROW_ESTIMATORS, BlockRows, llm_blocks
 from sgdmc.forecasting.select import choose_method
 from sgdmc.forecasting.stepped import STEPPED, SteppedKernel, stepped_kernel
@@ -237,11 +238,8 @@ def estimate_kernel(
         paths, n_lag, coupling="auto" if coupling == "field" else coupling, basis=basis
     )
     rotated = [coordinates.forward(p) for p in paths]
-    spanned = np.concatenate(rotated)
-    if cover is not None:
-        points = np.atleast_2d(np.asarray(cover, dtype=np.float64))
-        spanned = np.concatenate([spanned, coordinates.forward(points)])
-    grid = Grid.fit(spanned, digits=n_digits)
+    points = None if cover is None else coordinates.forward(cover)
+    grid = Grid.fit(covering(np.concatenate(rotated), points), digits=n_digits)
     notes = [why_lag, why_coupling]
     if method == "llm":
         found, note = llm_blocks(
@@ -425,13 +423,10 @@ def _joint(
 
     language_model = load_model(model, device=device, dtype=dtype)
     read_digits = next((d for d in range(digits, 4) if language_model.supports(d)), digits)
-    spanned = run.values
-    if cover is not None:
-        spanned = np.concatenate([spanned, np.atleast_2d(np.asarray(cover, dtype=np.float64))])
     notes = (why_lag, f"joint kernel, drawn from {language_model.describe()}")
     return joint_kernel(
         tuple(run.paths),
-        Grid.fit(spanned, digits=read_digits),
+        Grid.fit(covering(run.values, cover), digits=read_digits),
         lag=lag,
         model=language_model,
         names=run.names,

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgdmc.chain.grid import Grid
 from sgdmc.chain.kernel import JointKernel
+from sgdmc.forecasting.paths import covering
 from sgdmc.forecasting.stepped import Step, SteppedKernel
 from sgdmc.sgd.exact import ulam_kernel
 from sgdmc.sgd.problems import LeastSquares, Problem
@@ -49,7 +50,7 @@ def exact_kernel(
     JointKernel
         Mass that leaves the grid is reflected at its edge.
     """
-    grid = _spanned(run, cover, digits)
+    grid = Grid.fit(covering(run.values, cover), digits=digits)
     matrix = ulam_kernel(
         problem,
         grid,
@@ -93,7 +94,7 @@ def sampled_exact_kernel(
     ValueError
         As :func:`sgdmc.run_sgd`.
     """
-    grid = _spanned(run, cover, digits)
+    grid = Grid.fit(covering(run.values, cover), digits=digits)
     ahead = _sgd(problem, step_size, batch_size, lag)
 
     def step(theta: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -161,10 +162,3 @@ def _sgd(problem: Problem, step_size: float, batch_size: int, lag: int) -> Step:
         ).iterates[:, -1]
 
     return step
-
-
-def _spanned(run: Run, cover: ArrayLike | None, digits: int) -> Grid:
-    spanned = run.values
-    if cover is not None:
-        spanned = np.concatenate([spanned, np.atleast_2d(np.asarray(cover, dtype=np.float64))])
-    return Grid.fit(spanned, digits=digits)

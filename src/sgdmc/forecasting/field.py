@@ -171,7 +171,7 @@ class GradientField:
             # dz = −γ (∂f/∂z) / width²: minus gradients in ranges are steps × width².
             gradients = seen.steps * width**2
             size = float(np.sqrt((gradients**2).mean()))
-            one = size or 1.0
+            typical = size or 1.0
             centre = seen.points.mean(axis=0)
             noise = noise_line(drift * width, (cells.steps - drift) * width)
             space = space_of(cells, drift, noise, centre)
@@ -187,8 +187,8 @@ class GradientField:
             ) -> GradientField:
                 posterior = fit_posterior(
                     seen.points - centre,
-                    gradients / one,
-                    seen.noise * width**4 / one**2,
+                    gradients / typical,
+                    seen.noise * width**4 / typical**2,
                     space,
                     parabola=parabola,
                     ripple=ripple,
@@ -196,7 +196,7 @@ class GradientField:
                     longer=longer,
                 )
                 # A density of steps, not of gradients.
-                of_steps = len(seen.points) * float(np.log(width**2 / one).sum())
+                of_steps = len(seen.points) * float(np.log(width**2 / typical).sum())
                 posterior = replace(posterior, evidence=posterior.evidence + of_steps)
                 sole = Mixture((posterior,), np.ones(1))
                 units = scale, basis, width

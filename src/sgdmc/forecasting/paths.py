@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["directions_of", "ranges_of", "tail_of"]
+__all__ = ["covering", "directions_of", "ranges_of", "tail_of"]
 
 Array = NDArray[np.float64]
 
@@ -25,6 +25,13 @@ def ranges_of(paths: Sequence[Array]) -> Array:
     """Range of each coordinate over all paths, 1 where it is constant."""
     width = np.ptp(np.concatenate(list(paths)), axis=0)
     return np.where(width > 0, width, 1.0)
+
+
+def covering(values: Array, cover: ArrayLike | None) -> Array:
+    """Values (n, dim) and the points (m, dim) that a grid has to span beside them, if any."""
+    if cover is None:
+        return values
+    return np.concatenate([values, np.atleast_2d(np.asarray(cover, dtype=np.float64))])
 
 
 def directions_of(paths: Sequence[Array]) -> Array:

@@ -138,7 +138,7 @@ def phases(series: Sequence[States], *, lag: int, budget: int) -> list[States]:
     long = [s for s in series if len(s) > lag]
     lengths = np.array([len(s) for s in long])[:, None]
     # Numbers of the shortest phase of each run: more phases than that allows do not fit.
-    least = (lengths - lag + 1 + lag - 1) // lag
+    least = lengths // lag
     each = int((least + 1)[least > 1].sum())
     for n_phases in range(min(lag, budget // each) if each else lag, 0, -1):
         picks = np.unique(np.floor(np.arange(n_phases) * lag / n_phases).astype(int))
