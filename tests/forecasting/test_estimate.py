@@ -110,6 +110,9 @@ def test_runs_that_do_not_all_fit_are_left_out_evenly():
 def test_a_handful_of_steps_is_warned_of():
     with pytest.warns(FewStepsWarning, match="run holds 5 steps in all"):
         estimate_kernel(Run.from_array(np.linspace(0, 1, 6)), method="ar1", lag=1)
+    # Parts that are held out of a run that is long enough are not: warnings are errors here.
+    path = np.random.default_rng(0).normal(size=(25, 2)).cumsum(axis=0)
+    assert estimate_kernel(Run.from_array(path), method="auto", lag=1).notes
 
 
 def test_kernels_without_rows_are_not_filled():

@@ -330,7 +330,10 @@ def _best(
         own = dict(options)
         if own["completion"] == "probe" and name != "llm":
             own["completion"] = "barycenter"
-        return estimate_kernel(part, method=name, digits=digits, lag=n_lag, **own)
+        with warnings.catch_warnings():
+            # The whole run was judged before its parts are.
+            warnings.simplefilter("ignore", FewStepsWarning)
+            return estimate_kernel(part, method=name, digits=digits, lag=n_lag, **own)
 
     candidates = [name for name in METHODS if name not in ("auto", "counts")]
     chosen, reason = choose_method(run, n_lag, fit, candidates)
